@@ -1,0 +1,65 @@
+"""How close a gradient is to a reference: overall and per layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MEASURES = ("cosine", "angle", "norm_ratio", "relative_error")
+
+
+def _measures(gg: float, rr: float, dd: float) -> dict[str, float]:
+    """From ||g||^2, ||r||^2 and ||g - r||^2. The cosine comes from 1 - cos = (dd - (|g| - |r|)^2) / (2 |g| |r|), which
+    does not lose the small angles that <g, r> / (|g| |r|) rounds away."""
+    g, r = math.sqrt(gg), math.sqrt(rr)
+    if g == 0 or r == 0:
+        same = float(g == r)  # two zeros are the same; one zero has no direction in common with anything else
+        return {
+            "cosine": same,
+            "angle": 0.0 if same else 90.0,
+            "norm_ratio": 1.0 if same else 0.0,
+            "relative_error": 0.0 if same else 1.0,
+        }
+    versine = min(max((dd - (g - r) ** 2) / (2 * g * r), 0.0), 2.0)  # its range, which round-off may leave
+    return {
+        "cosine": 1 - versine,
+        "angle": math.degrees(2 * math.asin(math.sqrt(versine / 2))),
+        "norm_ratio": g / r,
+        "relative_error": math.sqrt(dd) / r,
+    }
+
+
+def alignment(
+    gradient: Sequence[Sequence[Tensor]], reference: Sequence[Sequence[Tensor]], prefix: str = "alignment"
+) -> dict[str, float]:
+    """Measures of a gradient g against a reference r, both grouped by layer, with norms in float64:
+
+        cosine <g, r> / (|g| |r|) in [-1, 1],  angle arccos(cosine) in degrees,
+        norm_ratio |g| / |r|,  relative_error |g - r| / |r|
+
+    under ``prefix/cosine`` and so on, and for each layer under ``prefix/cosine/layer1``... Two zero gradients agree
+    fully (1, 0, 1, 0). If one alone is zero, the cosine is 0, the angle 90, the ratio 0 and the relative error 1; these
+    stand for the undefined values where it is the reference that is zero.
+    """
+    def norms(layer: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in layer])
+
+    squares = torch.stack([
+        torch.stack([norms(g), norms(r), norms([a - b for a, b in zip(g, r)])]).square().sum(1)
+        for g, r in zip(gradient, reference)
+    ]).tolist()  # waits for the device once
+    totals = [math.fsum(column) for column in zip(*squares)]
+    found = {f"{prefix}/{key}": value for key, value in _measures(*totals).items()}
+    for l, row in enumerate(squares, 1):
+        found |= {f"{prefix}/{key}/layer{l}": value for key, value in _measures(*row).items()}
+    return found
+
+
+def columns(depth: int, prefix: str = "alignment") -> list[str]:
+    """The keys of ``alignment`` for a network of that depth."""
+    return [f"{prefix}/{key}" for key in MEASURES] + [
+        f"{prefix}/{key}/layer{l}" for l in range(1, depth + 1) for key in MEASURES
+    ]

@@ -1,0 +1,102 @@
+"""The typed configuration: every key that the command line knows, with its type, its default and its range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ebmrun.data import DatasetConfig
+from ebmrun.errors import ConfigError
+from ebmrun.nudge import Nudge
+from ebmrun.relaxation import Relaxation
+from ebmrun.tracking import LoggerConfig
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+REFERENCES = ("backprop", "implicit", "both")
+
+
+@dataclass
+class TrainerConfig:
+    """Epochs, examples a batch, a cap on all steps (null: none), and steps between two rows of metrics.csv."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    max_steps: int | None = None
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "log_every", "max_steps"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"trainer.{key}={value} must be 1 or more")
+
+
+@dataclass
+class AlignmentConfig:
+    """Steps between two comparisons with the reference gradient (0: never), and which reference."""
+
+    every: int = 10
+    reference: str = "backprop"
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"alignment.every={self.every} must be 0 (never) or more: 1 measures every batch")
+        if self.reference not in REFERENCES:
+            raise ConfigError(f"alignment.reference={self.reference} is unknown: choose one of {', '.join(REFERENCES)}")
+
+
+@dataclass
+class Config:
+    """The whole of it. What takes parts of a user's own (``Any``) is checked when the part is built."""
+
+    algo: Any = MISSING
+    arch: Any = MISSING
+    energy: Any = MISSING
+    cost: Any = MISSING
+    optim: Any = MISSING
+    study: Any = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    nudge: Nudge = field(default_factory=Nudge)
+    relax: Relaxation = field(default_factory=Relaxation)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    resume: Any = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed={self.seed} must lie in 0..2^63-1")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision={self.precision} is unknown: choose one of {', '.join(PRECISIONS)}")
+        if not isinstance(self.resume, (bool, str)):
+            raise ConfigError(f"resume={self.resume} must be true, false, or the folder of a run")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def torch_device(self) -> torch.device:
+        """Where to run: ``auto`` takes CUDA if there is one. Raises ConfigError for a device that is not there."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"device={self.device} is unknown: choose auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device=cuda needs an NVIDIA GPU and a CUDA build of torch, and none was found: use "
+                              "device=cpu")
+        return torch.device(self.device)
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The composed configuration as the dataclasses above, with every value checked. Raises ConfigError."""
+    return OmegaConf.to_object(cfg)

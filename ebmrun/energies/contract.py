@@ -1,0 +1,101 @@
+"""The contract of an energy, measured on random states in float64 before a run relies on it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ebmrun.cost import Cost
+from ebmrun.energies.energy import Energy
+from ebmrun.errors import ConfigError
+from ebmrun.units import Unit
+
+TOLERANCE = 1e-6
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference, relative to the size of the numbers where they exceed 1."""
+    gap = ((a - b).abs() / (1 + b.abs())).max()
+    return float(gap) if gap.isfinite() else float("inf")
+
+
+def _sample(f: Unit) -> tuple[Tensor, Tensor, Tensor]:
+    """Drives, messages, and states in the range of the unit: 64 examples of 5 units, away from kinks by chance."""
+    draw = torch.Generator().manual_seed(0)
+    a, t, b = torch.randn(3, 64, 5, generator=draw, dtype=torch.float64)
+    return a, t / 4, f(b)
+
+
+def disagreements(energy: Energy, f: Unit) -> dict[str, float]:
+    """How far the functions of an energy contradict each other, for units f:
+
+    - ``feedback``: from -dE/da by autograd;
+    - ``respond``: how much E(x, a) - <x, t> lies below its value at the response, for states x around it;
+    - ``error``, ``error_feedback``, ``displacement``, ``displacement_feedback``: from the differences that they stand
+      for.
+    """
+    a, t, x = _sample(f)
+
+    def total(state: Tensor) -> Tensor:
+        return (energy.value(state, a, f).flatten(1).sum(1) - (state * t).sum(1))
+
+    with torch.no_grad():
+        answer, rest = energy.respond(a, t, f), energy.respond(a, torch.zeros_like(t), f)
+        found = {"feedback": _distance(energy.feedback(x, a, f), Energy.feedback(energy, x, a, f))}
+        below = [0.0]
+        for mix in (1.0, 0.1, 1e-2, 1e-3):  # convex mixtures stay in the range of the unit, the simplex included
+            gain = total(answer) - total(answer + mix * (x - answer))
+            below.append(float((gain / mix).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=0).max()))
+        found["respond"] = max(below)
+        found["error"] = _distance(energy.error(a, rest, t, f), answer - rest)
+        found["error_feedback"] = _distance(
+            energy.error_feedback(answer - rest, a, rest, f), energy.feedback(answer, a, f))
+        da, dt = 0.3 * t.flip(0), 0.2 * a.flip(0)
+        moved = energy.respond(a + da, t + dt, f)
+        found["displacement"] = _distance(energy.displacement(answer, a, t, da, dt, f), moved - answer)
+        found["displacement_feedback"] = _distance(
+            energy.displacement_feedback(answer, a, moved - answer, da, f),
+            energy.feedback(moved, a + da, f) - energy.feedback(answer, a, f))
+    return found
+
+
+def require_consistent(energy: Energy, units: dict[str, Unit]) -> None:
+    """Raises ConfigError naming the largest disagreement between the functions of an energy, for any of the units."""
+    for name, f in units.items():
+        found = disagreements(energy, f)
+        worst = max(found, key=found.__getitem__)
+        if not found[worst] <= TOLERANCE:
+            raise ConfigError(
+                f"{type(energy).__name__}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: mend "
+                "it, or leave it out to have it derived from value()")
+
+
+def is_feedforward(energy: Energy, f: Unit) -> bool:
+    """Whether without a message the state is f(a) and sends no feedback, so that the forward pass is the free
+    equilibrium and has no gradient of its own."""
+    a, _, _ = _sample(f)
+    with torch.no_grad():
+        rest = energy.respond(a, torch.zeros_like(a), f)
+        return max(_distance(rest, f(a)), float(energy.feedback(rest, a, f).abs().max())) < TOLERANCE
+
+
+def require_clampable(energy: Energy, cost: Cost, output: str) -> None:
+    """Clamping follows a cost only if the feedback that it adds at the output is that cost's gradient:
+
+        feedback(y, a) - feedback(f(a), a) = -f'(a) dcost/dx at x = f(a)
+
+    Raises ConfigError where they differ, with the largest difference.
+    """
+    f = cost.output
+    a, _, _ = _sample(f)
+    y = torch.eye(5, dtype=a.dtype)[torch.arange(len(a)) % 5]
+    with torch.no_grad():
+        x = f(a)
+        clamped = energy.feedback(y, a, f) - energy.feedback(x, a, f)
+        gap = _distance(clamped, -f.pullback(x, cost.gradient(x, y)))
+    if not gap <= TOLERANCE:
+        name = type(cost).__name__
+        raise ConfigError(
+            f"clamping arch.output={output} under {type(energy).__name__} does not follow cost {name} (they differ by "
+            f"{gap:.2g}): match them (identity with squared_error, softmax with cross_entropy), or use nudge=single "
+            "or centered")

@@ -1,0 +1,184 @@
+"""From a configuration to its parts, and from the parts to a run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ebmrun import checkpoint
+from ebmrun.algorithm import Algorithm, EnergyLearning
+from ebmrun.config import Config, typed
+from ebmrun.cost import Cost
+from ebmrun.data import Dataset, load
+from ebmrun.energies import Energy, contract
+from ebmrun.errors import ConfigError
+from ebmrun.interrupts import interrupts
+from ebmrun.network import Network, initialise, require_affine
+from ebmrun.references import Backprop, Implicit
+from ebmrun.summary import show, summarise
+from ebmrun.tracking import Tracker
+from ebmrun.trainer import Trainer
+from ebmrun.units import UNITS
+
+# What a resumed run may do otherwise than the run that it continues.
+FREE_ON_RESUME = ("resume", "device", "logger", "trainer.epochs", "trainer.max_steps")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration stands for, built and checked."""
+
+    config: Config
+    device: torch.device
+    dataset: Dataset
+    network: Network
+    cost: Cost
+    algorithm: Algorithm
+
+
+def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
+    """Runs the study that is asked for. Raises ConfigError before anything is written, RunError after."""
+    get_method(cfg.study.run)(cfg, run_dir, overrides)
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Every part of a configuration. Raises ConfigError for the first that cannot be."""
+    config = typed(cfg)
+    device = config.torch_device()
+    torch.manual_seed(config.seed)
+    dataset = load(config.dataset, device, config.dtype)
+    network = instantiate(cfg.arch, shape=dataset.shape, classes=dataset.classes, _convert_="all")
+    network = initialise(network, config.seed).to(device, config.dtype)
+    require_affine(network)
+    cost = instantiate(cfg.cost, output=network.output)
+    algorithm = get_method(cfg.algo.build)(cfg, config, network, cost)
+    return Parts(config, device, dataset, network, cost, algorithm)
+
+
+def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> Backprop:
+    """``algo.build`` of backpropagation."""
+    return Backprop(cost)
+
+
+def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
+    """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+    energy: Energy = instantiate(cfg.energy, _convert_="all")
+    units = {name: f for name, f in UNITS.items() if any(layer.unit is f for layer in network.layers)}
+    contract.require_consistent(energy, units)
+    feedforward = all(contract.is_feedforward(energy, f) for f in units.values())
+    if config.nudge.clamps:
+        contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
+    if config.nudge.needs_no_free_gradient and not feedforward:
+        raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
+                          f"equilibrium, which {type(energy).__name__} has: use nudge=one_sided or centered")
+    config.relax.require_depth(len(network.layers))
+    warn_of_drowned_layers(energy, network, config)
+    return EnergyLearning(energy, config.nudge, config.relax, cost, feedforward)
+
+
+def warn_of_drowned_layers(energy: Energy, network: Network, config: Config) -> None:
+    """Warns where gamma^(L-l), by which the displacement of layer l shrinks, leaves it no digits: in state coordinates
+    below the precision of the states themselves, in error coordinates below the smallest number."""
+    depth, info = len(network.layers), torch.finfo(config.dtype)
+    energy.layer_gains(depth)
+    floor = 100 * info.eps if config.relax.coordinates == "state" else 100 * info.tiny
+    drowned = [l for l in range(1, depth) if energy.feedback_gain ** (depth - l) < floor]
+    if drowned:
+        better = floor ** (1 / (depth - 1))
+        warnings.warn(
+            f"energy.feedback_gain={energy.feedback_gain} leaves layer {drowned[-1]} of {depth} no digits in "
+            f"{config.precision}: use {better:.1g} or more, precision=float64, or relax.coordinates=error", stacklevel=2)
+
+
+def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
+    """The gradients to be measured against, under the prefixes of their measures."""
+    wanted = parts.config.alignment.reference
+    found: dict[str, Algorithm] = {}
+    if wanted in ("backprop", "both"):
+        found["alignment"] = Backprop(parts.cost)
+    if wanted in ("implicit", "both"):
+        learning = energy_learning(cfg, parts.config, parts.network, parts.cost)
+        found["alignment" if wanted == "implicit" else "alignment_implicit"] = Implicit(learning)
+    return found
+
+
+def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
+    """The optimizer, with one learning rate or one for each layer."""
+    rates = OmegaConf.to_object(cfg.optim)["lr"]
+    layers = [list(layer.parameters()) for layer in network.layers]
+    each = rates if isinstance(rates, list) else [rates] * len(layers)
+    if len(each) != len(layers):
+        raise ConfigError(f"optim.lr={rates} has {len(each)} entries for {len(layers)} layers: give one number, or one "
+                          "for each layer")
+    for rate in each:
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
+            raise ConfigError(f"optim.lr={rates} must be a number of 0 or more")
+    groups = [{"params": parameters, "lr": rate} for parameters, rate in zip(layers, each) if parameters]
+    if not isinstance(rates, list):
+        groups = [{"params": [p for layer in layers for p in layer], "lr": rates}]
+    try:
+        return instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
+    except Exception as error:
+        raise ConfigError(f"optim={OmegaConf.to_container(cfg.optim)} does not build: {error.__cause__ or error}") from error
+
+
+def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
+    """``study=train``: one network, trained and logged into the run directory."""
+    parts = build(cfg)
+    config, network = parts.config, parts.network
+    if isinstance(config.resume, str):
+        run_dir = Path(config.resume)
+    steps = optimizer(cfg, network)
+    trainer = Trainer(network, parts.algorithm, references(parts, cfg), parts.cost, steps, parts.dataset,
+                      config.trainer, config.seed, config.alignment.every)
+    trainer.steps_per_epoch  # a batch larger than the data is an error before anything is written
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    done, path = 0, run_dir / "checkpoint.pt"
+    if config.resume:
+        done = restore(path, composed, network, steps)
+
+    def save(step: int) -> None:
+        checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
+                               "optimizer": steps.state_dict()})
+
+    with (
+        Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides) as tracker,
+        interrupts() as interrupt,
+    ):
+        trainer.train(done, tracker, save, interrupt)
+        if interrupt():
+            raise SystemExit(interrupt.exit_status)
+        summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
+        tracker.finish(summary)
+        show(summary, run_dir, tracker.wandb_location)
+
+
+def restore(path: Path, composed: Mapping[str, Any], network: Network, steps: torch.optim.Optimizer) -> int:
+    """Puts a checkpoint's weights and optimizer state in place; the number of steps that it had done.
+
+    Raises ConfigError for a checkpoint that cannot be read or does not fit the configuration.
+    """
+    saved = checkpoint.load(path)
+    checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
+    network.load_state_dict(saved["network"])
+    steps.load_state_dict(saved["optimizer"])
+    return saved["step"]
+
+
+def identity(parts: Parts, cfg: DictConfig) -> dict[str, str | int]:
+    """What the run was, for whoever reads its summary alone."""
+    return {
+        "algo": cfg.algo.name,
+        "dataset": parts.dataset.name,
+        "seed": parts.config.seed,
+        "precision": parts.config.precision,
+        "device": parts.device.type,
+        "alignment/reference": parts.config.alignment.reference,
+    }

@@ -1,0 +1,46 @@
+"""SIGINT and SIGTERM as requests to stop after the batch at hand."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Interrupt:
+    """The signal that has come, if any."""
+
+    number: int | None = None
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + (self.number or 0)
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupt]:
+    """Within the block, the first SIGINT or SIGTERM is only noted; a second one acts as usual."""
+    interrupt = Interrupt()
+    previous = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupt.number = number
+        restore()
+
+    def restore() -> None:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        previous[each] = signal.signal(each, note)
+    try:
+        yield interrupt
+    finally:
+        restore()

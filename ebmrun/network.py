@@ -1,0 +1,138 @@
+"""A network: layers l = 1..L, each an affine map A_l and a unit f_l, and the two architectures that ship.
+
+    a_l = A_l(x_{l-1}),      forward pass: x_l = f_l(a_l)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ebmrun.affine import AffineMap, AvgPool2d, Chain, Conv2d, Flatten, Linear
+from ebmrun.errors import ConfigError
+from ebmrun.units import Softmax, Unit, unit
+
+
+class Layer(nn.Module):
+    """One affine map followed by one unit."""
+
+    def __init__(self, affine: AffineMap, activation: Unit) -> None:
+        super().__init__()
+        self.affine, self.unit = affine, activation
+
+
+class Network(nn.Module):
+    """Layers from inputs to output. Raises ConfigError for layers that no per-example energy can describe."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        for l, layer in enumerate(layers[:-1], 1):
+            if isinstance(layer.unit, Softmax):
+                raise ConfigError(f"layer {l} has softmax units: they belong at the output, choose another activation")
+
+    def forward(self, x: Float[Tensor, "batch *inputs"]) -> Float[Tensor, "batch outputs"]:
+        for layer in self.layers:
+            x = layer.unit(layer.affine(x))
+        return x
+
+    @property
+    def output(self) -> Unit:
+        return self.layers[-1].unit
+
+    def by_layer(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Tensors in the order of ``parameters()``, grouped by the layer that they belong to."""
+        rest = iter(tensors)
+        return [[next(rest) for _ in layer.parameters()] for layer in self.layers]
+
+
+def initialise(network: Network, seed: int) -> Network:
+    """Weights and biases uniform in +-1/sqrt(fan-in) (LeCun et al. 1998), drawn on the CPU so that every device and
+    every precision starts from the same numbers for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (Linear, Conv2d)):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                for parameter in (module.weight, module.bias):
+                    draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                    parameter.copy_((2 * draw - 1) * bound)
+    return network
+
+
+def require_affine(network: Network) -> None:
+    """Checks each layer's map on random inputs: one example must not change another's drive, and the map must be
+    affine. Raises ConfigError naming the layer, as for BatchNorm, whose energy is not a sum over examples."""
+    generator = torch.Generator().manual_seed(0)
+    for l, layer in enumerate(network.layers, 1):
+        like = next(layer.parameters(), torch.empty(()))
+        x, y = torch.randn(2, 3, *layer.affine.shape, generator=generator, dtype=torch.float64).to(like)
+        with torch.no_grad():
+            # A map that cannot take one example at all (BatchNorm over units) couples examples too.
+            try:
+                alone = torch.cat([layer.affine(x[:1]), layer.affine(x[1:])])
+            except ValueError:
+                alone = None
+            together, scale = layer.affine(x), layer.affine(x).abs().max()
+            tolerance = 100 * torch.finfo(like.dtype).eps ** 0.75
+            if alone is None or (alone - together).abs().max() > tolerance * scale:
+                raise ConfigError(f"layer {l} couples the examples of a batch (as BatchNorm does), so that no energy "
+                                  "of one example exists: remove that layer, or use a map that acts on each example")
+            bend = layer.affine(x + y) - layer.affine(y) - (together - layer.affine(torch.zeros_like(x)))
+            if bend.abs().max() > tolerance * scale:
+                raise ConfigError(f"layer {l} has a map that is not affine: move its nonlinearity into arch.activation")
+
+
+def _positive(name: str, values: Sequence[int]) -> None:
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name}={list(values)} holds {value}: every entry must be an integer of 1 or more")
+
+
+def _dense(shape: Sequence[int], outputs: int) -> AffineMap:
+    linear = Linear(math.prod(shape), outputs)
+    return linear if len(shape) == 1 else Chain(Flatten(shape), linear)
+
+
+def mlp(shape: Sequence[int], classes: int, hidden: Sequence[int], activation: str, output: str) -> Network:
+    """A fully connected network of any depth and width; ``hidden=[]`` is a single layer."""
+    _positive("arch.hidden", hidden)
+    layers = []
+    for width in hidden:
+        layers.append(Layer(_dense(shape, width), unit(activation)))
+        shape = (width,)
+    return Network([*layers, Layer(_dense(shape, classes), unit(output))])
+
+
+def cnn(
+    shape: Sequence[int],
+    classes: int,
+    channels: Sequence[int],
+    kernel: int,
+    stride: int,
+    pool: int,
+    hidden: Sequence[int],
+    activation: str,
+    output: str,
+) -> Network:
+    """Convolutions, each followed by average pooling inside the same affine map, then fully connected layers."""
+    _positive("arch.channels", channels)
+    _positive("arch.hidden", hidden)
+    for name, value in (("arch.kernel", kernel), ("arch.stride", stride), ("arch.pool", pool)):
+        _positive(name, [value])
+    if not channels:
+        raise ConfigError("arch.channels=[] has no convolution: give one number of channels or more, or use arch=mlp")
+    layers = []
+    for width in channels:
+        if len(shape) != 3:
+            raise ConfigError(f"inputs of shape {tuple(shape)} are no images: arch=cnn needs (channels, height, width)")
+        convolution = Conv2d(shape, width, kernel, stride, padding=kernel // 2)
+        affine = Chain(convolution, AvgPool2d(convolution.output_shape, pool)) if pool > 1 else convolution
+        layers.append(Layer(affine, unit(activation)))
+        shape = affine.output_shape
+    dense = mlp(shape, classes, hidden, activation, output)
+    return Network([*layers, *dense.layers])

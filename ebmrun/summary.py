@@ -1,0 +1,49 @@
+"""A run's rows reduced to one value a key, for summary.json and for the table at the end."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+
+def summarise(metrics: Path) -> dict[str, float]:
+    """From metrics.csv: losses and accuracies as last measured, ``relax/converged`` as the share of rows, everything
+    else as the median over rows. Keys that were never measured are left out."""
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, float] = {"steps": int(rows[-1]["step"])} if rows else {}
+    for key in rows[0] if rows else ():
+        values = [float(row[key]) for row in rows if row[key] != ""]
+        if key == "step" or not values:
+            continue
+        if key == "epoch" or key.startswith(("train/", "test/")):
+            found[key] = values[-1]
+        else:
+            found[key] = mean(values) if key == "relax/converged" else median(values)
+    return found
+
+
+def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) -> None:
+    """Prints the small table at the end of a run, and where its files are."""
+    rows = [
+        ("train loss", "train/loss", ".4g"),
+        ("test loss", "test/loss", ".4g"),
+        ("test accuracy", "test/accuracy", ".4f"),
+        ("angle to {reference}", "alignment/angle", ".3g"),
+        ("relative error", "alignment/relative_error", ".3g"),
+        ("angle to implicit", "alignment_implicit/angle", ".3g"),
+        ("relaxation steps", "relax/steps", "g"),
+        ("residual", "relax/residual", ".3g"),
+        ("converged", "relax/converged", ".1%"),
+        ("ms a step", "time/step_ms", ".3g"),
+    ]
+    reference = summary["alignment/reference"].replace("both", "backprop")
+    print(f"\n{summary['algo']} on {summary['dataset']}, seed {summary['seed']}: {summary['steps']} steps")
+    for label, key, form in rows:
+        if key in summary:
+            unit = " degrees" if key.endswith("angle") else ""
+            print(f"  {label.format(reference=reference):<20} {summary[key]:{form}}{unit}")
+    print(f"files: {run_dir}" + (f"\nwandb: {wandb_location}" if wandb_location else ""))
