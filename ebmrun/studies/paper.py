@@ -1,0 +1,224 @@
+"""Figures 1 to 5 of Millidge, Song, Salvatori, Lukasiewicz & Bogacz (ICLR 2023): inference in one network, of one
+example at a time, in two modes side by side.
+
+    metrics.csv     F1 and F5: energies and the distance of the gradient from backprop, step by step
+    strengths.csv   F2 to F4: distances of equilibrium and gradient, by nudge strength and initialisation
+
+As in the published code the output is no state: the states are x_1..x_{L-1}, and
+
+    F = sum_{l<L} E(x_l, a_l) + lambda cost(f(a_L), y)
+
+With squared error on identity units, eliminating an output state from F_mu = I + mu cost gives the same F with
+lambda = mu / (1 + mu); so lambda = 1 is clamping. Distances are squared Euclidean norms over all layers, and the
+reference is backprop in float64 in either mode.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from ebmrun.algorithm import EnergyLearning
+from ebmrun.config import PRECISIONS
+from ebmrun.cost import Cost
+from ebmrun.data import batches
+from ebmrun.experiment import Parts, build, energy_learning
+from ebmrun.files import replace as new_file
+from ebmrun.network import Layer, Network, initialise
+from ebmrun.pull import Pull
+from ebmrun.references import Backprop
+from ebmrun.relaxation import Relaxation, ascend, read, relax
+from ebmrun.tracking import Tracker
+
+Batch = Float[Tensor, "batch *units"]
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to relax, in a precision."""
+
+    dtype: torch.dtype
+    relaxation: Relaxation
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An initialisation of a network and an example, drawn from one seed."""
+
+    network: Network
+    x: Batch
+    y: Batch
+
+    @classmethod
+    def drawn(cls, parts: Parts, seed: int) -> Scene:
+        train = parts.dataset.train
+        index = batches(len(train), parts.config.trainer.batch_size, seed, 0)[0][:1]
+        return cls(initialise(deepcopy(parts.network), seed), train.inputs[index], train.targets[index])
+
+    def to(self, dtype: torch.dtype) -> Scene:
+        return Scene(deepcopy(self.network).to(dtype), self.x.to(dtype), self.y.to(dtype))
+
+
+class Readout(Cost):
+    """The cost of what a last layer, without a state of its own, makes of the states below it."""
+
+    def __init__(self, cost: Cost, layer: Layer) -> None:
+        super().__init__(layer.unit)
+        self.cost, self.layer = cost, layer
+
+    def value(self, x: Batch, y: Batch) -> Float[Tensor, " batch"]:
+        return self.cost.value(self.layer.unit(self.layer.affine(x)), y)
+
+    def message(self, x: Batch, y: Batch) -> Batch:
+        """dcost/da at the drive a = A(x)."""
+        output = self.layer.unit(self.layer.affine(x))
+        return self.layer.unit.pullback(output, self.cost.gradient(output, y))
+
+    def gradient(self, x: Batch, y: Batch) -> Batch:
+        return self.layer.affine.adjoint(self.message(x, y))
+
+    def learning_rule(self, x: Batch, y: Batch) -> list[Tensor]:
+        """dcost/dtheta of the last layer."""
+        return self.layer.affine.gradient(self.message(x, y), x)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Inference on a scene: the hidden network, the readout above it, and the learning whose cost that readout is."""
+
+    hidden: Network
+    readout: Readout
+    learning: EnergyLearning
+    scene: Scene
+
+    @classmethod
+    def of(cls, learning: EnergyLearning, scene: Scene, mode: Mode, strength: float) -> Inference:
+        scene = scene.to(mode.dtype)
+        *below, last = scene.network.layers
+        nudge = replace(learning.nudge, strength=strength)
+        readout = Readout(learning.cost, last)
+        own = replace(learning, relaxation=mode.relaxation, nudge=nudge, cost=readout)
+        return cls(Network(below), readout, own, scene)
+
+    @property
+    def free(self) -> list[Batch]:
+        """The states without a nudge."""
+        return self.learning.free_equilibrium(self.hidden, self.scene.x)[0].states
+
+    def equilibrium(self) -> tuple[list[Batch], list[Tensor], float]:
+        """The states at which the nudged relaxation ends, the gradients of all layers there, and the residual."""
+        how, (x, y) = self.learning.relaxation, (self.scene.x, self.scene.y)
+        space = self.learning.coordinates(self.hidden, self.learning.free_equilibrium(self.hidden, x)[0])
+        last = relax(space, Pull.stacked(self.readout, y, self.learning.nudge.strengths), how, how.max_steps)
+        drives, _ = ascend(space, last.moved, last.signals[0], last.drives[0])
+        states = [space.state(l, u, drives[l]) for l, u in enumerate(last.moved)]
+        gradients = self.learning.learning_rule(space, *read(space, last, how))
+        return states, gradients + self.readout.learning_rule(states[-1], y), last.residual
+
+    def energies(self, states: Sequence[Batch]) -> Row:
+        """The internal energy, the loss, and the total F."""
+        energy, layers = self.learning.energy, self.hidden.layers
+        parts = [gain * energy.value(x, layer.affine(below), layer.unit).sum() for gain, layer, below, x in zip(
+            energy.layer_gains(len(states)), layers, [self.scene.x, *states[:-1]], states)]
+        internal, loss = float(sum(parts)), float(self.readout.value(states[-1], self.scene.y).sum())
+        return {"internal": internal, "loss": loss, "total": internal + self.learning.nudge.strength * loss}
+
+    def trajectory(self, goal: Sequence[Tensor], steps: int) -> Iterator[Row]:
+        """Energies, and the distance of the gradient from the goal, before inference and after 1..steps steps."""
+        yield self.energies(self.free) | {"distance": distance([torch.zeros_like(g) for g in goal], goal)}
+        for step in range(1, steps + 1):
+            how = replace(self.learning.relaxation, tol=0.0, max_steps=step)
+            states, gradients, _ = replace(self, learning=replace(self.learning, relaxation=how)).equilibrium()
+            yield self.energies(states) | {"distance": distance(gradients, goal)}
+
+    def distances(self, goal: Sequence[Tensor]) -> Row:
+        """Of the equilibrium from the free one, and of the gradient, divided by the nudge strength, from the goal; with
+        the residual of the relaxation."""
+        states, gradients, residual = self.equilibrium()
+        return {"equilibrium": distance(states, self.free), "gradient": distance(gradients, goal), "residual": residual}
+
+
+def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """sum_l ||a_l - b_l||^2, in float64."""
+    return sum(float((p.double() - q.double()).square().sum()) for p, q in zip(a, b))
+
+
+def modes(cfg: DictConfig) -> dict[str, Mode]:
+    """The modes of the configuration by name."""
+    return {name: Mode(PRECISIONS[mode.precision], Relaxation(**mode.relax)) for name, mode in cfg.study.modes.items()}
+
+
+def truth(parts: Parts, scene: Scene) -> list[Tensor]:
+    """The gradient of backprop in float64."""
+    exact = scene.to(torch.float64)
+    return Backprop(parts.cost).estimate(exact.network, exact.x, exact.y).gradients
+
+
+@torch.no_grad()
+def by_strength(cfg: DictConfig, parts: Parts, seeds: Sequence[int], strengths: Sequence[float]) -> list[Row]:
+    """F2 to F4: a row for each initialisation and strength."""
+    learning = energy_learning(cfg, parts.config, parts.network, parts.cost)
+    rows: list[Row] = []
+    for seed in tqdm(seeds, desc="F2-F4", disable=None):
+        scene = Scene.drawn(parts, seed)
+        goal = truth(parts, scene)
+        for strength in strengths:
+            rows.append({"seed": seed, "strength": strength})
+            for name, mode in modes(cfg).items():
+                found = Inference.of(learning, scene, mode, strength).distances(goal)
+                rows[-1] |= {f"{name}/{key}": value for key, value in found.items()}
+    return rows
+
+
+@torch.no_grad()
+def by_step(cfg: DictConfig, parts: Parts, seeds: Sequence[int]) -> list[Row]:
+    """F1 and F5: a row for each step. Energies are those of the first initialisation, distances the mean over all."""
+    learning = energy_learning(cfg, parts.config, parts.network, parts.cost)
+    rows: list[Row] = [{} for _ in range(cfg.study.steps + 1)]
+    for seed in tqdm(seeds, desc="F1, F5", disable=None):
+        scene = Scene.drawn(parts, seed)
+        goal = truth(parts, scene)
+        for (name, mode), strength in product(modes(cfg).items(), cfg.study.watched):
+            key = f"{name}/{strength:g}"
+            trajectory = Inference.of(learning, scene, mode, strength).trajectory(goal, cfg.study.steps)
+            for row, found in zip(rows, trajectory):
+                row[f"{key}/distance"] = row.get(f"{key}/distance", 0.0) + found.pop("distance") / len(seeds)
+                if seed == seeds[0]:
+                    row |= {f"{key}/{part}": value for part, value in found.items()}
+    return rows
+
+
+def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Rows as a CSV file, whole or absent."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with new_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
+    """``study=paper``. The summary holds the ends of F1 and F5."""
+    parts = build(cfg)
+    seeds = range(parts.config.seed, parts.config.seed + cfg.study.initialisations)
+    steps, strengths = by_step(cfg, parts, seeds), by_strength(cfg, parts, seeds, cfg.study.strengths)
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    with Tracker(run_dir, composed, parts.config.logger, list(steps[0]), None, overrides) as tracker:
+        for step, row in enumerate(steps):
+            tracker.log(step, row)
+        write(run_dir / "strengths.csv", strengths)
+        tracker.finish(steps[-1])
+    print(f"files: {run_dir}")

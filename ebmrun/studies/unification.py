@@ -1,0 +1,119 @@
+"""One limit for the whole family: how the error of each member falls as its nudge or its feedback vanishes.
+
+Predictive coding, the lifted energy and equilibrium propagation move the nudge strength, under several stencils; weakly
+fed back members and contrastive Hebbian learning move the feedback gain. ``metrics.csv`` has a row for each strength
+and ``summary.json`` the fitted orders beside the predicted ones (Millidge et al. 2023; Xie & Seung 2003), in float64
+and in float32. The reference is always in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from ebmrun.algorithm import EnergyLearning
+from ebmrun.alignment import alignment
+from ebmrun.config import PRECISIONS, typed
+from ebmrun.data import batches
+from ebmrun.experiment import Parts, build, energy_learning
+from ebmrun.references import Backprop, Implicit
+from ebmrun.studies.convergence import Fit, fit_order
+from ebmrun.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A member of the family, under a name of three parts: member, nudge, precision. ``moves`` names what tends to 0:
+    the nudge's ``strength`` or the energy's ``feedback_gain``."""
+
+    name: str
+    learning: EnergyLearning
+    moves: str
+    reference: str
+    dtype: torch.dtype
+
+    @property
+    def predicted(self) -> int:
+        """The order that theory gives: 1 in the feedback gain, that of the stencil in the strength (0 for a clamp, which
+        the strength does not change)."""
+        return 1 if self.moves == "feedback_gain" else self.learning.nudge.order or 0
+
+    def at(self, value: float) -> EnergyLearning:
+        """The learning with the moving number at a value."""
+        part = "nudge" if self.moves == "strength" else "energy"
+        return replace(self.learning, **{part: replace(getattr(self.learning, part), **{self.moves: value})})
+
+    def errors(self, parts: Parts, values: Sequence[float]) -> list[float]:
+        """||g - r|| / ||r|| for each value, on the first batch of the training set, of the gradients g in this
+        precision and the reference r in float64."""
+        x, y = first_batch(parts)
+        network = deepcopy(parts.network).double()
+        exact = Backprop(parts.cost) if self.reference == "backprop" else Implicit(self.learning)
+        truth = network.by_layer(exact.estimate(network, x.double(), y.double()).gradients)
+        x, y = x.to(self.dtype), y.to(self.dtype)
+        network = network.to(self.dtype)
+        found = []
+        for value in values:
+            estimate = self.at(value).estimate(network, x, y)
+            gradients = network.by_layer([g.double() for g in estimate.gradients])
+            found.append(alignment(gradients, truth)["alignment/relative_error"])
+        return found
+
+
+def first_batch(parts: Parts) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the first batch of the first epoch."""
+    train, config = parts.dataset.train, parts.config
+    index = batches(len(train), config.trainer.batch_size, config.seed, 0)[0].to(train.inputs.device)
+    return train.inputs[index], train.targets[index]
+
+
+def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
+    """The curves of the configuration, each energy and nudge checked against each other."""
+    found = []
+    for member, curve in cfg.study.curves.items():
+        for nudge in curve.nudges:
+            own = cfg.copy()
+            own.merge_with({"energy": cfg.study.energies[curve.energy], "nudge": cfg.study.nudges[nudge]})
+            learning = energy_learning(own, typed(own), parts.network, parts.cost)
+            found += [Curve(f"{member}/{nudge}/{precision}", learning, curve.moves, curve.reference, dtype)
+                      for precision, dtype in PRECISIONS.items()]
+    return found
+
+
+def report(curve: Curve, fit: Fit) -> dict[str, float]:
+    """The keys of the summary for one curve."""
+    found = {"order": fit.order, "low": fit.low, "high": fit.high, "points": len(fit.points), "floor": fit.floor,
+             "from": fit.points[-1], "to": fit.points[0], "predicted": curve.predicted,
+             "confirmed": fit.confirms(curve.predicted)}
+    return {f"{curve.name}/{key}": value for key, value in found.items()}
+
+
+def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
+    """``study=unification``."""
+    parts = build(cfg)
+    values = np.geomspace(cfg.study.largest, cfg.study.smallest, cfg.study.points).tolist()
+    members = curves(cfg, parts)
+    errors = {curve.name: curve.errors(parts, values) for curve in tqdm(members, unit="curve", disable=None)}
+    summary: dict[str, float] = {}
+    print(f"{'member':<18} {'nudge':<13} {'precision':<9}   order  95% interval        predicted")
+    for curve in members:
+        fit = fit_order(values, errors[curve.name])
+        summary |= report(curve, fit)
+        verdict = "confirmed" if fit.confirms(curve.predicted) else "not confirmed"
+        member, nudge, precision = curve.name.split("/")
+        print(f"{member:<18} {nudge:<13} {precision:<9} {fit.order:7.4f}  [{fit.low:.4f}, {fit.high:.4f}] "
+              f"{curve.predicted:>8}   {verdict}")
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    with Tracker(run_dir, composed, parts.config.logger, ["strength", *errors], None, overrides) as tracker:
+        for step, value in enumerate(values):
+            tracker.log(step, {"strength": value} | {name: found[step] for name, found in errors.items()})
+        tracker.finish(summary)
+    print(f"files: {run_dir}")
