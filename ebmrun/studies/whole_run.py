@@ -1,0 +1,63 @@
+"""Whole training runs against a bare loop over the same tensors with the same optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ebmrun import checkpoint
+from ebmrun.experiment import Parts, build, optimizer, references
+from ebmrun.studies import plain
+from ebmrun.studies.timing import in_turns
+from ebmrun.tracking import Tracker
+from ebmrun.trainer import Trainer
+
+
+def step_times(cfg: DictConfig, run_dir: Path, budget: float) -> tuple[float, float, int]:
+    """Seconds a step of a run, with all that it measures, evaluates and writes, and of the bare loop: medians
+    over epochs of one after epochs of the other, for ``budget`` seconds; and the number of these turns."""
+    parts = build(cfg)
+    train, size = parts.dataset.train, parts.config.trainer.batch_size
+    twin = deepcopy(parts.network)
+    model, mean_cost, steps = plain.sequential(twin), plain.loss(parts.cost), optimizer(cfg, twin)
+    with TemporaryDirectory(dir=run_dir) as folder:
+        trainer = trainer_of(parts, cfg)
+        with closing(epochs(trainer, cfg, parts, Path(folder))) as run:
+            ours, bare, turns = in_turns(
+                lambda: next(run),
+                lambda: plain.epoch(model, mean_cost, steps, train, size),
+                budget,
+                parts.device,
+            )
+    return ours / trainer.steps_per_epoch, bare / trainer.steps_per_epoch, turns
+
+
+def trainer_of(parts: Parts, cfg: DictConfig) -> Trainer:
+    """The trainer that ``study=train`` would use."""
+    config, steps = parts.config, optimizer(cfg, parts.network)
+    return Trainer(parts.network, parts.algorithm, references(parts, cfg), parts.cost, steps, parts.dataset,
+                   config.trainer, config.seed, config.alignment.every)
+
+
+def epochs(trainer: Trainer, cfg: DictConfig, parts: Parts, folder: Path) -> Generator[None, None, None]:
+    """A run in ``folder`` that pauses after each epoch."""
+    composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+    def save(step: int) -> None:
+        checkpoint.save(folder / "checkpoint.pt", {
+            "config": composed, "step": step, "network": trainer.network.state_dict(),
+            "optimizer": trainer.optimizer.state_dict()})
+
+    with Tracker(folder, composed, parts.config.logger, trainer.columns) as tracker:
+        for epoch in count():
+            until_here = replace(trainer, config=replace(trainer.config, epochs=epoch + 1, max_steps=None))
+            until_here.train(epoch * trainer.steps_per_epoch, tracker, save, lambda: False)
+            yield
