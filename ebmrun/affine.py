@@ -56,10 +56,12 @@ class AffineMap(nn.Module):
 
         With ``constant=False`` the map is taken without its constant part: what the increment of x contributes.
         """
+        parameters = list(self.parameters())
+        if not parameters:
+            return []
         with torch.enable_grad():
             value = (message * (self(x) if constant else self.linear(x))).sum()
-            grads = torch.autograd.grad(value, list(self.parameters()), allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters(), grads)]
+            return list(torch.autograd.grad(value, parameters, materialize_grads=True))
 
 
 class Linear(AffineMap):
@@ -153,7 +155,9 @@ class Chain(AffineMap):
 
     def __init__(self, *maps: AffineMap) -> None:
         super().__init__(maps[0].shape)
-        self.maps = nn.ModuleList(maps)
+        self.registered = nn.ModuleList(maps)
+        self.maps = maps  # the same, without what a ModuleList costs at each access
+        self.learned = [i for i, each in enumerate(maps) if next(each.parameters(), None) is not None]
 
     def forward(self, x: In) -> Out:
         for each in self.maps:
@@ -171,14 +175,13 @@ class Chain(AffineMap):
         return message
 
     def gradient(self, message: Out, x: In, constant: bool = True) -> list[Tensor]:
-        learned = [i for i, each in enumerate(self.maps) if next(each.parameters(), None) is not None]
-        inputs = [x]
+        learned, inputs = self.learned, [x]
         for each in self.maps[: learned[-1] if learned else 0]:  # nothing after the last learned map is needed
             inputs.append(each(inputs[-1]) if constant else each.linear(inputs[-1]))
         gradients: list[Tensor] = []
-        for i in reversed(range(len(self.maps))):
+        for i in range(len(self.maps) - 1, learned[0] - 1 if learned else len(self.maps), -1):
             if i in learned:
                 gradients = self.maps[i].gradient(message, inputs[i], constant) + gradients
-            if learned and i > learned[0]:
+            if i > learned[0]:
                 message = self.maps[i].adjoint(message)
         return gradients

@@ -8,13 +8,13 @@ averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebmrun.coordinates import Coordinates, Displacement, Error, Free, State
+from ebmrun.coordinates import Batch, Coordinates, Displacement, Error, Free, State
 from ebmrun.cost import Cost
 from ebmrun.energies import Energy
 from ebmrun.network import Network
@@ -22,7 +22,6 @@ from ebmrun.nudge import Nudge
 from ebmrun.pull import Pull
 from ebmrun.relaxation import Relaxation, Relaxed, read, relax
 
-Batch = Float[Tensor, "batch *units"]
 Output = Float[Tensor, "batch classes"]
 
 
@@ -38,6 +37,7 @@ class Estimate:
     converged: bool = True
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """What a trainer asks for."""
 
@@ -108,12 +108,11 @@ class EnergyLearning:
         weights, batch = self.nudge.coefficients, len(space.free.inputs)
         gradients = []
         for l, gain in enumerate(self.energy.layer_gains(len(messages))):
-            affine, scale = space.layers[l].affine, -gain / batch
-            nodes = messages[l].unflatten(0, (len(weights), batch))
-            if l == 0:  # the inputs are the same at every node
-                message = sum(scale * w * node for w, node in zip(weights, nodes))
-            else:
-                message = torch.cat([scale * w * node for w, node in zip(weights, nodes)])
+            affine, scale = space.maps[l], -gain / batch
+            nodes = messages[l].chunk(len(weights)) if len(weights) > 1 else (messages[l],)
+            nodes = [scale * w * node for w, node in zip(weights, nodes)]
+            # The inputs are the same at every node: one product serves the first layer.
+            message = nodes[0] if len(nodes) == 1 else torch.stack(nodes).sum(0) if l == 0 else torch.cat(nodes)
             layer = affine.gradient(message, space.presynaptic(l, signals[l]))
             term = space.free_term(l, signals[l], weights, self.nudge.free_coefficient)
             if term is not None:

@@ -44,8 +44,11 @@ def alignment(
     fully (1, 0, 1, 0). If one alone is zero, the cosine is 0, the angle 90, the ratio 0 and the relative error 1; these
     stand for the undefined values where it is the reference that is zero.
     """
+    device = next(t.device for layer in gradient for t in layer)
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+
     def norms(layer: Sequence[Tensor]) -> Tensor:
-        return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in layer])
+        return torch.stack([zero, *(torch.linalg.vector_norm(t, dtype=torch.float64) for t in layer)])
 
     squares = torch.stack([
         torch.stack([norms(g), norms(r), norms([a - b for a, b in zip(g, r)])]).square().sum(1)

@@ -1,7 +1,7 @@
 """Anderson acceleration of a fixed-point iteration, one example at a time (Anderson 1965; Walker & Ni 2011).
 
-With iterates x_k, their images T(x_k), and g_k = T(x_k) - x_k, the next iterate is the combination of the last few
-images whose g, combined with the same weights, is smallest.
+With iterates x_k, images T(x_k) and g_k = T(x_k) - x_k, the next iterate is T(x_k) - sum_j w_j dT_j, where the weights
+minimise ||g_k - sum_j w_j dg_j|| over the last few differences dT_j = T(x_j) - T(x_{j-1}) and dg_j = g_j - g_{j-1}.
 """
 
 from __future__ import annotations
@@ -15,50 +15,49 @@ from torch import Tensor
 Flat = Float[Tensor, "batch units"]
 
 
-def _flat(parts: Sequence[Tensor]) -> Flat:
-    return torch.cat([part.flatten(1) for part in parts], 1)
-
-
 class Anderson:
-    """Proposes the next iterate; each example has its own weights, so that no batch changes an example's path.
+    """Proposes the next iterate; each example has its own weights, so that no other example changes its path.
 
-    Safeguard: the first ``delay`` steps are plain; an example whose residual has grown goes back to the plain image
-    that it had before, and stays with plain steps from then on.
+    Safeguard: the first ``delay`` steps are plain; an example whose g grows after an accelerated step takes the plain
+    step instead that it had then, and only plain steps from there on.
     """
 
-    def __init__(self, memory: int = 5, delay: int = 2) -> None:
-        self.memory, self.delay = memory, delay
-        self.steps = 0
-        self.moves: list[Flat] = []  # x_k - x_{k-1}
-        self.turns: list[Flat] = []  # g_k - g_{k-1}
+    def __init__(self, memory: int = 2, delay: int = 2) -> None:
+        self.memory, self.delay, self.steps = memory, delay, 0
 
     def propose(self, u: Sequence[Tensor], image: Sequence[Tensor]) -> list[Tensor]:
         """The next iterate, after iterate u and its image T(u)."""
-        self.steps += 1
-        x, fixed = _flat(u), _flat(image)
-        g = fixed - x
+        fixed = torch.cat([part.flatten(1) for part in image], 1)
+        g = fixed - torch.cat([part.flatten(1) for part in u], 1)
+        if self.steps == 0:
+            self._begin(u, g)
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-        if self.steps == 1:
-            self.trusted = torch.ones_like(size, dtype=torch.bool)
-        else:
-            failed = self.trusted & (self.jumped & (size > self.size))
-            self.trusted = self.trusted & ~failed
-            # Where the jump failed, the step before it is taken again without one.
-            plain = torch.where(failed, self.fixed, fixed)
-            self.moves = [*self.moves, x - self.x][-self.memory :]
-            self.turns = [*self.turns, g - self.g][-self.memory :]
-            fixed_next = plain
-        self.jumped = self.trusted & (self.steps > self.delay)
-        proposal = fixed if self.steps == 1 else fixed_next
-        if self.steps > self.delay:
-            moves, turns = torch.stack(self.moves, 2), torch.stack(self.turns, 2)
-            scale = torch.linalg.vector_norm(turns, dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-            turns, moves = turns / scale, moves / scale
-            gram = turns.mT @ turns
-            # A ridge at the level of round-off: it bounds the weights, and no fixed point depends on them.
-            ridge = torch.eye(gram.shape[1], dtype=x.dtype, device=x.device) * (10 * torch.finfo(x.dtype).eps)
-            weights = torch.linalg.solve(gram + ridge, turns.mT @ g[:, :, None])
-            jump = fixed - ((moves + turns) @ weights)[:, :, 0]
-            proposal = torch.where(self.jumped & jump.isfinite().all(1, keepdim=True), jump, proposal)
-        self.x, self.g, self.fixed, self.size = x, g, fixed, size
-        return [part.view_as(like) for part, like in zip(proposal.split([p[0].numel() for p in u], 1), u)]
+        proposal = self._accelerate(fixed, g, size) if self.steps else fixed
+        self.steps += 1
+        self.fixed, self.g, self.size = fixed, g, size
+        return [part.view_as(like) for part, like in zip(proposal.split(self.widths, 1), u)]
+
+    def _begin(self, u: Sequence[Tensor], g: Flat) -> None:
+        self.widths = [part[0].numel() for part in u]
+        self.images = g.new_zeros(len(g), self.memory, g.shape[1])  # dT_j, and zeros until there are so many
+        self.turns = torch.zeros_like(self.images)  # dg_j
+        self.trusted = torch.ones(len(g), 1, dtype=torch.bool, device=g.device)
+        # At the level of round-off: it keeps the weights finite, and no fixed point depends on them.
+        self.ridge = torch.eye(self.memory, dtype=g.dtype, device=g.device) * (10 * torch.finfo(g.dtype).eps)
+
+    def _accelerate(self, fixed: Flat, g: Flat, size: Flat) -> Flat:
+        slot = (self.steps - 1) % self.memory
+        torch.sub(fixed, self.fixed, out=self.images[:, slot])
+        torch.sub(g, self.g, out=self.turns[:, slot])
+        gram = self.turns @ self.turns.mT
+        largest = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
+        gram = gram + self.ridge * torch.where(largest > 0, largest, 1)
+        weights = torch.linalg.solve_ex(gram, self.turns @ g[:, :, None])[0]
+        jump = fixed - (weights.mT @ self.images)[:, 0]
+        if self.steps < self.delay:
+            return fixed
+        grown = (size > self.size) & (self.steps > self.delay)
+        failed = grown & self.trusted
+        self.trusted = self.trusted & ~grown
+        return torch.where(self.trusted & jump.isfinite().all(1, keepdim=True), jump,
+                           torch.where(failed, self.fixed, fixed))

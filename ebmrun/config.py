@@ -68,14 +68,14 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
-    resume: Any = False
+    resume: Any = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed} must lie in 0..2^63-1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision} is unknown: choose one of {', '.join(PRECISIONS)}")
-        if not isinstance(self.resume, (bool, str)):
+        if not isinstance(self.resume, (bool, str, type(None))):
             raise ConfigError(f"resume={self.resume} must be true, false, or the folder of a run")
 
     @property

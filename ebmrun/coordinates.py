@@ -25,7 +25,7 @@ from torch import Tensor
 from ebmrun.energies import Energy
 from ebmrun.network import Network
 
-Batch = Float[Tensor, "batch *units"]
+Batch = Float[Tensor, "_ ..."]  # of any layer, with one row an example, or one a node and example
 Drive = Any  # what a layer needs to know of the layers below: each kind of coordinates has its own
 Term = tuple[Batch, Batch, bool]  # a message, a signal, and whether the map's constant part counts
 
@@ -53,8 +53,12 @@ class Free:
 class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation asks for."""
 
+    starts_at_zero = True
+
     def __init__(self, network: Network, energy: Energy, free: Free) -> None:
-        self.layers, self.energy, self.free = network.layers, energy, free
+        self.maps = [layer.affine for layer in network.layers]
+        self.units = [layer.unit for layer in network.layers]
+        self.energy, self.free = energy, free
 
     @abstractmethod
     def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
@@ -96,17 +100,19 @@ class Coordinates(ABC):
 class State(Coordinates):
     """u = x, and drives a = A(x)."""
 
+    starts_at_zero = False
+
     def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
         return self.free.states, self.free.drives, [self.free.inputs, *self.free.states[:-1]]
 
     def drive(self, l: int, signal: Batch) -> Batch:
-        return self.layers[l].affine(signal)
+        return self.maps[l](signal)
 
     def respond(self, l: int, drive: Batch, t: Batch) -> Batch:
-        return self.energy.respond(drive, t, self.layers[l].unit)
+        return self.energy.respond(drive, t, self.units[l])
 
     def feedback(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return self.energy.feedback(u, drive, self.layers[l].unit)
+        return self.energy.feedback(u, drive, self.units[l])
 
     def signal(self, l: int, u: Batch, drive: Batch) -> Batch:
         return u
@@ -133,14 +139,14 @@ class Error(Coordinates):
         return zeros, list(zip(self.free.drives, self.free.states)), [self.free.inputs, *self.free.states[:-1]]
 
     def drive(self, l: int, signal: Batch) -> tuple[Batch, Batch]:
-        a = self.layers[l].affine(signal)
-        return a, self.layers[l].unit(a)
+        a = self.maps[l](signal)
+        return a, self.units[l](a)
 
     def respond(self, l: int, drive: tuple[Batch, Batch], t: Batch) -> Batch:
-        return self.energy.error(*drive, t, self.layers[l].unit)
+        return self.energy.error(*drive, t, self.units[l])
 
     def feedback(self, l: int, u: Batch, drive: tuple[Batch, Batch]) -> Batch:
-        return self.energy.error_feedback(u, *drive, self.layers[l].unit)
+        return self.energy.error_feedback(u, *drive, self.units[l])
 
     def signal(self, l: int, u: Batch, drive: tuple[Batch, Batch]) -> Batch:
         return drive[1] + u
@@ -160,15 +166,15 @@ class Displacement(Coordinates):
         return zeros, [torch.zeros_like(a) for a in self.free.drives], [torch.zeros_like(self.free.inputs), *zeros[:-1]]
 
     def drive(self, l: int, signal: Batch) -> Batch:
-        return self.layers[l].affine.linear(signal)
+        return self.maps[l].linear(signal)
 
     def respond(self, l: int, drive: Batch, t: Batch) -> Batch:
         x, a, received = self.free.states[l], self.free.drives[l], self.free.received[l]
-        return self.energy.displacement(x, a, received, drive, t, self.layers[l].unit)
+        return self.energy.displacement(x, a, received, drive, t, self.units[l])
 
     def feedback(self, l: int, u: Batch, drive: Batch) -> Batch:
         return self.energy.displacement_feedback(
-            self.free.states[l], self.free.drives[l], u, drive, self.layers[l].unit)
+            self.free.states[l], self.free.drives[l], u, drive, self.units[l])
 
     def signal(self, l: int, u: Batch, drive: Batch) -> Batch:
         return u

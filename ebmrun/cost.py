@@ -17,6 +17,8 @@ Output = Float[Tensor, "batch classes"]
 class Cost(ABC):
     """The loss of an output state x against its target y, for a given output unit."""
 
+    curvature = 0.0  # of the cost in an output that answers messages one to one, where that is a constant
+
     def __init__(self, output: Unit) -> None:
         self.output = output
 
@@ -31,6 +33,10 @@ class Cost(ABC):
 
 class SquaredError(Cost):
     """||x - y||^2 / 2."""
+
+    def __init__(self, output: Unit) -> None:
+        super().__init__(output)
+        self.curvature = float(isinstance(output, Identity))
 
     def value(self, x: Output, y: Output) -> Float[Tensor, "batch"]:
         return (x - y).square().sum(1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ebmrun.algorithm import Algorithm, EnergyLearning
 from ebmrun.config import Config, typed
 from ebmrun.cost import Cost
 from ebmrun.data import Dataset, load
+from ebmrun.distributed import Follower, job
 from ebmrun.energies import Energy, contract
 from ebmrun.errors import ConfigError
 from ebmrun.interrupts import interrupts
@@ -91,10 +93,10 @@ def warn_of_drowned_layers(energy: Energy, network: Network, config: Config) -> 
     floor = 100 * info.eps if config.relax.coordinates == "state" else 100 * info.tiny
     drowned = [l for l in range(1, depth) if energy.feedback_gain ** (depth - l) < floor]
     if drowned:
-        better = floor ** (1 / (depth - 1))
+        better = 1.1 * floor ** (1 / (depth - 1))  # so that two digits of it are still enough
         warnings.warn(
             f"energy.feedback_gain={energy.feedback_gain} leaves layer {drowned[-1]} of {depth} no digits in "
-            f"{config.precision}: use {better:.1g} or more, precision=float64, or relax.coordinates=error", stacklevel=2)
+            f"{config.precision}: use {better:.2g} or more, precision=float64, or relax.coordinates=error", stacklevel=2)
 
 
 def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
@@ -130,34 +132,52 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
 
 
 def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=train``: one network, trained and logged into the run directory."""
-    parts = build(cfg)
-    config, network = parts.config, parts.network
-    if isinstance(config.resume, str):
-        run_dir = Path(config.resume)
-    steps = optimizer(cfg, network)
-    trainer = Trainer(network, parts.algorithm, references(parts, cfg), parts.cost, steps, parts.dataset,
-                      config.trainer, config.seed, config.alignment.every)
-    trainer.steps_per_epoch  # a batch larger than the data is an error before anything is written
-    composed = OmegaConf.to_container(cfg, resolve=True)
-    done, path = 0, run_dir / "checkpoint.pt"
-    if config.resume:
-        done = restore(path, composed, network, steps)
+    """``study=train``: one network, trained and logged into the run directory, by all processes of a job together."""
+    with job(typed(cfg).torch_device()) as processes:
+        parts = build(cfg)
+        config, network = parts.config, parts.network
+        if isinstance(config.resume, str):
+            run_dir = Path(config.resume)
+        steps = optimizer(cfg, network)
+        measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
+        trainer = Trainer(network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
+                          config.trainer, config.seed, config.alignment.every, processes.shows)
+        trainer.steps_per_epoch  # a batch larger than the data is an error before anything is written
+        composed = OmegaConf.to_container(cfg, resolve=True)
+        path = run_dir / "checkpoint.pt"
+        done = restore(path, composed, network, steps) if config.resume and (path.exists() or not begun(run_dir)) else 0
+        summary = finished(run_dir)
+        if done >= trainer.steps and summary.get("steps") == done:
+            if processes.leads:
+                show(summary, run_dir, None)
+            return
 
-    def save(step: int) -> None:
-        checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
-                               "optimizer": steps.state_dict()})
+        def save(step: int) -> None:
+            if processes.leads:
+                checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
+                                       "optimizer": steps.state_dict()})
 
-    with (
-        Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides) as tracker,
-        interrupts() as interrupt,
-    ):
-        trainer.train(done, tracker, save, interrupt)
-        if interrupt():
-            raise SystemExit(interrupt.exit_status)
-        summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
-        tracker.finish(summary)
-        show(summary, run_dir, tracker.wandb_location)
+        tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
+                   if processes.leads else Follower())
+        with tracker, interrupts() as interrupt:
+            trainer.train(done, tracker, save, lambda: interrupt.stops(processes.largest))
+            if interrupt.number:
+                raise SystemExit(interrupt.exit_status)
+            if processes.leads:
+                summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
+                tracker.finish(summary)
+                show(summary, run_dir, tracker.wandb_location)
+
+
+def begun(run_dir: Path) -> bool:
+    """Whether a run has left its configuration there, be it without a checkpoint."""
+    return (run_dir / ".hydra" / "config.yaml").is_file()
+
+
+def finished(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run that has ended; empty without one."""
+    path = run_dir / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def restore(path: Path, composed: Mapping[str, Any], network: Network, steps: torch.optim.Optimizer) -> int:

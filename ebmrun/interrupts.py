@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -11,17 +11,19 @@ from types import FrameType
 
 @dataclass
 class Interrupt:
-    """The signal that has come, if any."""
+    """The number of the signal that has come; 0 for none."""
 
-    number: int | None = None
+    number: int = 0
 
-    def __call__(self) -> bool:
-        return self.number is not None
+    def stops(self, agree: Callable[[int], int]) -> bool:
+        """Whether to stop, once ``agree`` has made one number of those of all processes that train together."""
+        self.number = agree(self.number)
+        return self.number > 0
 
     @property
     def exit_status(self) -> int:
         """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + (self.number or 0)
+        return 128 + self.number
 
 
 @contextmanager

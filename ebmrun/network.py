@@ -26,10 +26,15 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Layers from inputs to output. Raises ConfigError for layers that no per-example energy can describe."""
+    """Layers from inputs to output, and the gain of their initial weights.
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    Raises ConfigError for softmax units below the output, and for a gain that is not positive."""
+
+    def __init__(self, layers: Sequence[Layer], gain: float = 1.0) -> None:
         super().__init__()
+        if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not 0 < gain < math.inf:
+            raise ConfigError(f"arch.gain={gain} must be a positive number: 1 is usual, 1.7 keeps signals in deep nets")
+        self.gain = gain
         self.layers = nn.ModuleList(layers)
         for l, layer in enumerate(layers[:-1], 1):
             if isinstance(layer.unit, Softmax):
@@ -51,16 +56,17 @@ class Network(nn.Module):
 
 
 def initialise(network: Network, seed: int) -> Network:
-    """Weights and biases uniform in +-1/sqrt(fan-in) (LeCun et al. 1998), drawn on the CPU so that every device and
-    every precision starts from the same numbers for the same seed."""
+    """Weights uniform in +-gain/sqrt(fan-in), biases in +-1/sqrt(fan-in) (LeCun et al. 1998), drawn on the CPU so that
+    every device and every precision starts from the same numbers for the same seed. A gain of sqrt(3) gives weights the
+    variance 1/fan-in, with which linear units keep the size of a signal through any depth (Glorot & Bengio 2010)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, (Linear, Conv2d)):
                 bound = 1 / math.sqrt(module.weight[0].numel())
-                for parameter in (module.weight, module.bias):
+                for parameter, gain in ((module.weight, network.gain), (module.bias, 1.0)):
                     draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-                    parameter.copy_((2 * draw - 1) * bound)
+                    parameter.copy_((2 * draw - 1) * bound * gain)
     return network
 
 
@@ -88,6 +94,8 @@ def require_affine(network: Network) -> None:
 
 
 def _positive(name: str, values: Sequence[int]) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise ConfigError(f"{name}={values} must be a list: write {name}=[{values}] for one entry, {name}=[] for none")
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{name}={list(values)} holds {value}: every entry must be an integer of 1 or more")
@@ -98,14 +106,16 @@ def _dense(shape: Sequence[int], outputs: int) -> AffineMap:
     return linear if len(shape) == 1 else Chain(Flatten(shape), linear)
 
 
-def mlp(shape: Sequence[int], classes: int, hidden: Sequence[int], activation: str, output: str) -> Network:
+def mlp(
+    shape: Sequence[int], classes: int, hidden: Sequence[int], activation: str, output: str, gain: float = 1.0
+) -> Network:
     """A fully connected network of any depth and width; ``hidden=[]`` is a single layer."""
     _positive("arch.hidden", hidden)
     layers = []
     for width in hidden:
         layers.append(Layer(_dense(shape, width), unit(activation)))
         shape = (width,)
-    return Network([*layers, Layer(_dense(shape, classes), unit(output))])
+    return Network([*layers, Layer(_dense(shape, classes), unit(output))], gain)
 
 
 def cnn(
@@ -118,6 +128,7 @@ def cnn(
     hidden: Sequence[int],
     activation: str,
     output: str,
+    gain: float = 1.0,
 ) -> Network:
     """Convolutions, each followed by average pooling inside the same affine map, then fully connected layers."""
     _positive("arch.channels", channels)
@@ -135,4 +146,4 @@ def cnn(
         layers.append(Layer(affine, unit(activation)))
         shape = affine.output_shape
     dense = mlp(shape, classes, hidden, activation, output)
-    return Network([*layers, *dense.layers])
+    return Network([*layers, *dense.layers], gain)

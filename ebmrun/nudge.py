@@ -50,7 +50,7 @@ class Nudge:
         """sum_k weight_k node_k^order; clamping is a derivative by construction (its first moment is its weight)."""
         if self.clamps and order > 0:
             return self.weights[self.nodes.index(math.inf)]
-        return sum(w * n**order for w, n in zip(self.weights, self.nodes))
+        return math.fsum(w * n**order for w, n in zip(self.weights, self.nodes))
 
     @property
     def needs_no_free_gradient(self) -> bool:
@@ -77,4 +77,4 @@ class Nudge:
     @property
     def free_coefficient(self) -> float:
         """w_k of the node at 0, the free equilibrium; 0 without one."""
-        return sum(w / (1 if self.clamps else self.strength) for w, n in zip(self.weights, self.nodes) if n == 0)
+        return math.fsum(w / (1 if self.clamps else self.strength) for w, n in zip(self.weights, self.nodes) if n == 0)

@@ -37,6 +37,14 @@ class Pull:
         """Whether the output is held at its target."""
         return isinstance(self.strength, float) and math.isinf(self.strength)
 
+    @property
+    def step(self) -> float | Float[Tensor, "batch 1"]:
+        """The step with which an output that sweeps to its answer solves for itself: its answer x = z - lambda c x
+        contains its own state where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way is exact."""
+        if self.held is not None or not self.cost.curvature:
+            return 1.0
+        return 1 / (1 + self.strength * self.cost.curvature)
+
     def message(self, x: Output) -> Output:
         """t_L = -lambda dcost/dx at x, or at the state that the message is held at."""
         if self.held is not None:

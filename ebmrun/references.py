@@ -22,7 +22,7 @@ from ebmrun.cost import Cost
 from ebmrun.errors import RunError
 from ebmrun.network import Network
 
-Batch = Float[Tensor, "batch *units"]
+Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Output = Float[Tensor, "batch classes"]
 
 

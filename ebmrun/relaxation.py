@@ -14,15 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ebmrun.anderson import Anderson
-from ebmrun.coordinates import Coordinates, Drive
+from ebmrun.coordinates import Batch, Coordinates, Drive
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.pull import Pull
-
-Batch = Float[Tensor, "batch *units"]
 
 CHOICES = {
     "order": ("sweep", "synchronous"),
@@ -87,7 +83,7 @@ class Relaxed:
     aims: list[Batch]
     drives: list[Drive]
     signals: list[Batch]
-    received: list[Batch]
+    received: list[Batch | None]
     sent: list[Batch]
     steps: int = 0
     residual: float = 0.0
@@ -99,7 +95,7 @@ def ascend(
 ) -> tuple[list[Drive], list[Batch]]:
     """One pass up: the drives, and the signals that made them. The input's drive, ``first``, never changes."""
     drives, signals = [first], [inputs]
-    for l in range(1, len(space.layers)):
+    for l in range(1, len(space.maps)):
         signals.append(space.signal(l - 1, u[l - 1], drives[l - 1]))
         drives.append(space.drive(l, signals[l]))
     return drives, signals
@@ -119,7 +115,7 @@ def descend(
     moved, aims, received, sent = ([None] * depth for _ in range(4))
     for l in reversed(range(depth)):
         if l < depth - 1:
-            t = space.layers[l + 1].affine.adjoint(sent[l + 1])
+            t = space.maps[l + 1].adjoint(sent[l + 1])
             received[l] = t if gain == 1 else gain * t
         elif not pull.clamps:
             received[l] = pull.message(space.state(l, u[l], drives[l]))
@@ -127,24 +123,28 @@ def descend(
             aims[l] = moved[l] = space.place(l, pull.targets, drives[l])
         else:
             aims[l] = space.respond(l, drives[l], received[l])
-            moved[l] = aims[l] if step_size == 1 else torch.lerp(u[l], aims[l], step_size)
+            step = step_size * pull.step if l == depth - 1 and order == "sweep" else step_size
+            moved[l] = aims[l] if isinstance(step, float) and step == 1 else torch.lerp(u[l], aims[l], step)
         sent[l] = space.feedback(l, u[l] if order == "synchronous" else moved[l], drives[l])
     return Relaxed(moved, aims, drives, signals, received, sent)
 
 
-def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch]) -> float:
-    """The largest over layers of ||aim - u|| / ||moved - start||, with 0/0 = 0; NaN where a state is no number."""
-    pairs = [*zip(last.aims, u), *zip(last.moved, start)]
-    norms = torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs]).tolist()  # waits for the device
-    gaps, displacements = norms[: len(u)], norms[len(u) :]
+def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch] | None) -> float:
+    """The largest over layers of ||aim - u|| / ||moved - start||, with 0/0 = 0 and ``start=None`` for zeros; NaN where a
+    state is no number."""
+    away = last.moved if start is None else [moved - first for moved, first in zip(last.moved, start)]
+    parts = [*[aim - each for aim, each in zip(last.aims, u)], *away]
+    norms = torch.stack([torch.linalg.vector_norm(part) for part in parts]).tolist()  # waits for the device
     if not all(map(math.isfinite, norms)):
         return math.nan
+    gaps, displacements = norms[: len(u)], norms[len(u) :]
     return max(gap / away if away else math.inf if gap else 0.0 for gap, away in zip(gaps, displacements))
 
 
 def diverged(last: Relaxed, step: int, how: Relaxation) -> RunError:
-    """The error that names the layer nearest to the output whose state is no number, and the step size."""
-    layer = next((l for l in reversed(range(len(last.moved))) if not last.moved[l].isfinite().all()), 0)
+    """The error that names the layer nearest to the output whose residual is no number, and the step size."""
+    depth = len(last.aims)
+    layer = next((l for l in reversed(range(depth)) if not torch.linalg.vector_norm(last.aims[l]).isfinite()), 0)
     return RunError(f"the relaxation diverged at layer {layer + 1} within {step} steps with relax.step_size="
                     f"{how.step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
 
@@ -152,21 +152,21 @@ def diverged(last: Relaxed, step: int, how: Relaxation) -> RunError:
 def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
     """Relaxes from the free equilibrium that the coordinates start at. Raises RunError when it diverges."""
     start, drives, signals = space.start()
+    frozen = how.reading == "frozen"
+    if how.reading != "equilibrium":
+        pull = pull.held_at(space.state(len(start) - 1, start[-1], drives[-1]))
     if how.reading == "first_step":
         # A layer is read at the step at which the message arrives: layers below have not moved yet, and layers above
         # have been read already. So these readings, L steps long, are one pass down over the drives of the start.
         last = descend(space, start, drives, signals, pull, "sweep", how.step_size)
         return replace(last, steps=len(start), converged=True)
-    frozen = how.reading == "frozen"
-    if frozen:
-        pull = pull.held_at(space.state(len(start) - 1, start[-1], drives[-1]))
     acceleration = Anderson() if how.acceleration == "anderson" else None
     u = start
     for step in range(1, max_steps + 1):
         last = descend(space, u, drives, signals, pull, how.order, how.step_size)
         # After the first step the displacement is that step itself, and its residual says nothing.
         if step == max_steps or (how.tol and step > 1 and step % how.check_every == 0):
-            gap = residual(last, u, start)
+            gap = residual(last, u, None if space.starts_at_zero else start)
             if math.isnan(gap):
                 raise diverged(last, step, how)
             if gap <= how.tol or step == max_steps:

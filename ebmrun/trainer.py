@@ -27,7 +27,7 @@ ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "time/step
 @dataclass(frozen=True)
 class Trainer:
     """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
-    ``references``, whose names are the prefixes of the measures."""
+    ``references``, whose names are the prefixes of the measures. ``shows`` allows a progress bar, on a terminal."""
 
     network: Network
     algorithm: Algorithm
@@ -38,6 +38,7 @@ class Trainer:
     config: TrainerConfig
     seed: int
     align_every: int
+    shows: bool = True
 
     @property
     def columns(self) -> list[str]:
@@ -64,7 +65,7 @@ class Trainer:
         """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
         steps at the end of each epoch and at a stop. Raises RunError when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
-        with tqdm(total=total, initial=done, unit="batch", disable=None, dynamic_ncols=True) as bar:
+        with tqdm(total=total, initial=done, unit="batch", disable=None if self.shows else True, dynamic_ncols=True) as bar:
             for step, (x, y) in enumerate(self._batches(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0
@@ -84,9 +85,10 @@ class Trainer:
                     _require_finite(row, step)
                     tracker.log(step, row)
                 bar.update()
-                if epoch_ends or stopped():
+                stops = stopped()
+                if epoch_ends or stops:
                     checkpoint(step)
-                if stopped():
+                if stops:
                     return
 
     def evaluate(self, split: Split, name: str) -> dict[str, float]:

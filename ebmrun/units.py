@@ -31,11 +31,11 @@ class Unit(ABC):
 
     @abstractmethod
     def increment(self, a: Batch, d: Batch) -> Batch:
-        """f(a + d) - f(a), accurate relative to itself however small d is."""
+        """f(a + d) - f(a) to within round-off of d, however small d is."""
 
     @abstractmethod
     def primal(self, x: Batch) -> Batch:
-        """G(x); plus infinity outside the range of f."""
+        """G(x); outside the range of f, where G is infinite, infinity or NaN."""
 
     @abstractmethod
     def dual(self, a: Batch) -> Batch:
@@ -96,7 +96,7 @@ class Tanh(Unit):
         return (torch.xlogy(1 + x, 1 + x) + torch.xlogy(1 - x, 1 - x)) / 2
 
     def dual(self, a: Batch) -> Batch:
-        return a + torch.nn.functional.softplus(-2 * a) - math.log(2)
+        return torch.logaddexp(a, -a) - math.log(2)
 
 
 class Sigmoid(Unit):
@@ -115,7 +115,7 @@ class Sigmoid(Unit):
         return torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)
 
     def dual(self, a: Batch) -> Batch:
-        return torch.nn.functional.softplus(a)
+        return torch.logaddexp(a, torch.zeros_like(a))
 
 
 class HardSigmoid(Unit):
@@ -150,9 +150,11 @@ class Softmax(Unit):
         return y * (v - (y * v).sum(1, keepdim=True))
 
     def increment(self, a: Batch, d: Batch) -> Batch:
-        p, growth = torch.softmax(a, 1), torch.expm1(d - d.amax(1, keepdim=True))
+        p, growth = torch.softmax(a, 1), torch.expm1(d)
         mean = (p * growth).sum(1, keepdim=True)
-        return p * (growth - mean) / (1 + mean)
+        # A large d would cancel in 1 + mean, or overflow; there the plain difference has digits enough.
+        small = d.abs().amax(1, keepdim=True) < 1
+        return torch.where(small, p * (growth - mean) / (1 + mean), torch.softmax(a + d, 1) - p)
 
     def primal(self, x: Batch) -> Batch:
         return torch.xlogy(x, x)

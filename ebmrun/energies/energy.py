@@ -49,7 +49,7 @@ class Energy(ABC):
             for _ in range(100):
                 slope, curvature = self._slope(x, a.detach(), t.detach(), f)
                 step = slope / curvature
-                if not bool((step.abs() > 4 * torch.finfo(x.dtype).eps * (1 + x.abs())).any()):
+                if bool((step.abs() <= 4 * torch.finfo(x.dtype).eps * (1 + x.abs())).all()):
                     break
                 x = self._descend(x, step, slope, a.detach(), t.detach(), f)
             else:

@@ -1,0 +1,1 @@
+"""ebmrun trains energy-based networks and measures how close their weight updates are to backpropagation."""

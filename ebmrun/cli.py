@@ -1,0 +1,165 @@
+"""The command `ebmrun`: Hydra composes, `experiment.run` does the rest, and every error ends here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import ebmrun.config  # noqa: F401 - registers the schema of the configuration
+from ebmrun.complaint import complaint, one_line
+from ebmrun.errors import ConfigError, RunError
+from ebmrun.sweep import Progress, count
+
+PACKAGE = Path(__file__).parent
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+GROUPS = sorted(
+    path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
+)
+FAILED = "failed.json"  # what a failed run of several leaves in its folder, whichever process it ran in
+
+made: list[Path] = []  # the folders that this command makes, outermost first
+
+
+def main() -> None:
+    """Run the command with the arguments in `sys.argv`.
+
+    Raises:
+        SystemExit: 2 for a configuration that cannot be run, 1 for a run that failed, 130 for an interrupt.
+            Several runs go on past one that fails, and then end in the smallest status among those that failed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    own = Path("conf")
+    if own.is_dir() and not own.samefile(CONF):
+        sys.argv[1:1] = ["--config-dir", str(own)]  # first, so that one on the command line replaces it
+    made.clear()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        # A run's own errors end in `task`: what arrives here was raised on the way to one.
+        say(complaint(error, GROUPS), 2)
+        raise SystemExit(2) from None
+    except BrokenProcessPool:
+        say("a process of the sweep was killed, perhaps for want of memory, and the others with it: the same command "
+            "with the same hydra.sweep.dir goes on from there")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    finally:
+        remove_unused()
+
+
+def task(cfg: DictConfig) -> None:
+    """One run, in the folder that Hydra made for it; its errors become a line and a status."""
+    settings = HydraConfig.get()
+    run_dir = Path(settings.runtime.output_dir)
+    if settings.runtime.cwd not in sys.path:
+        sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
+    try:
+        from ebmrun.experiment import begun, run  # here: --help and bad keys need none of it
+
+        if settings.mode == RunMode.MULTIRUN:
+            if isinstance(cfg.resume, str):
+                raise ConfigError(f"resume={cfg.resume} is one run's folder, and these are several: give theirs, as "
+                                  "hydra.sweep.dir=PATH")
+            cfg.resume = cfg.resume is not False and begun(run_dir)
+        (run_dir / FAILED).unlink(missing_ok=True)
+        run(cfg, run_dir, list(settings.overrides.task))
+    except Exception as error:  # noqa: BLE001 - of several runs, the others go on
+        status, message = judge(error)
+        if settings.mode != RunMode.MULTIRUN:
+            say(message, status)
+            raise SystemExit(status) from None
+        say(f"{run_dir.name}: {message}", status)
+        (run_dir / FAILED).write_text(json.dumps({"exit_status": status, "error": message}) + "\n")
+
+
+def judge(error: Exception) -> tuple[int, str]:
+    """Exit status and line for an error of a run; one that nobody foresaw shows its traceback first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConfigError, RunError)):
+            return 2 if isinstance(cause, ConfigError) else 1, one_line(cause)
+        cause = cause.__cause__
+    text = str(error)
+    misnamed = text.startswith("Error locating target") or "unexpected keyword argument" in text
+    if isinstance(error, OmegaConfBaseException) or isinstance(error, InstantiationException) and misnamed:
+        return 2, complaint(error, GROUPS)
+    traceback.print_exception(error)
+    return 1, f"{type(error).__name__}: {one_line(error)}"
+
+
+def say(message: str, status: int = 1) -> None:
+    """Print one line of error. A bad configuration (status 2) is bad for all processes of `torchrun`: one of them says so."""
+    if status == 2 and os.environ.get("RANK", "0") != "0":
+        return
+    print(f"ebmrun: error: {message}", file=sys.stderr)
+
+
+def remove_unused() -> None:
+    """Remove the folders that this command made and no run wrote to."""
+    for folder in reversed(made):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+class Folders(Callback):
+    """Hydra's callback: notes the folders that a command makes, and ends several runs with their failures."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # the processes of a parallel launcher get a copy, which need know nothing
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Before a single run."""
+        _note(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Before several runs, perhaps in a folder where earlier ones have failed."""
+        folder = Path(config.hydra.sweep.dir)
+        _note(folder)
+        self.earlier = _failures(config)
+        self.progress = Progress(count(config.hydra.overrides.task), folder, ("summary.json", FAILED))
+        self.progress.start()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """After several runs: exit with a status, and with the names of those that failed."""
+        self.progress.stop()
+        failed = sorted(path for path, _ in _failures(config) - self.earlier)
+        if failed:
+            names = ", ".join(path.parent.name for path in failed)
+            say(f"failed in {config.hydra.sweep.dir}: {names}; {FAILED} in each says why")
+            raise SystemExit(min(json.loads(path.read_text())["exit_status"] for path in failed))
+
+
+def _note(folder: Path) -> None:
+    folder = folder.absolute()
+    made.extend(path for path in (*reversed(folder.parents), folder) if not path.exists())
+
+
+def _failures(config: DictConfig) -> set[tuple[Path, int]]:
+    return {(path, path.stat().st_mtime_ns) for path in Path(config.hydra.sweep.dir).rglob(FAILED)}
+
+
+def folder_name(number: int, overrides: str) -> str:
+    """The folder of one run of several: its number, then its overrides as far as a file system takes them."""
+    readable = re.sub(r"[^-+.,=\w]+", "_", overrides, flags=re.ASCII)
+    return f"{number}-{readable[:150]}".rstrip("-")
+
+
+# At import, so that the processes of a parallel launcher, which import this module too, can resolve it.
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

@@ -1,0 +1,266 @@
+"""Data sets as tensors on the device, and the batches of an epoch.
+
+A whole set sits in memory, normalised once; a batch is a slice of a permutation. torchvision downloads and
+reads the files; what it would read wrongly or not at all (a cut or altered file) is found before.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebmrun.errors import ConfigError
+
+CLASSES = 10  # of every data set here
+PATIENCE = 10.0  # seconds for a server to answer before the network counts as absent
+STALL = 60.0  # seconds without a byte after which a download has failed
+
+AGAIN = "delete it so that it is fetched again"
+
+Part = tuple[Tensor, Tensor]  # pixels as stored, (examples, channels, height, width), and labels
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples side by side: ``inputs`` in [-1, 1], ``targets`` one-hot, ``labels`` in 0..classes-1."""
+
+    inputs: Float[Tensor, " examples *shape"]
+    targets: Float[Tensor, "examples classes"]
+    labels: Int64[Tensor, " examples"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split with inputs of one shape, such as (1, 28, 28)."""
+
+    name: str
+    train: Split
+    test: Split
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        return self.train.targets.shape[1]
+
+
+@dataclass
+class DatasetConfig:
+    """Which data set, and the folder of its files (``digits`` comes with scikit-learn and needs none)."""
+
+    name: str = "digits"
+    root: str = "data"
+
+
+def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dataset:
+    """The data set ``config.name`` on ``device``, its pixels mapped linearly from [0, peak] to [-1, 1].
+
+    Files that ``config.root`` lacks are downloaded once.
+
+    Raises:
+        ConfigError: an unknown name; a root that cannot be read; a file that is cut, altered or does not fit
+            its partner; data that are absent and cannot be fetched.
+    """
+    if config.name not in READERS:
+        raise ConfigError(f"dataset.name={config.name} is unknown: choose one of {', '.join(READERS)}")
+    root = _folder(config.root)
+    try:
+        peak, *parts = READERS[config.name](root)
+    except OSError as error:
+        mend = "point it, or the variable EBMRUN_DATA, at a folder that can be"
+        raise ConfigError(f"dataset.root={root} cannot be read ({error}): {mend}") from error
+    train, test = (_split(part, peak, device, dtype) for part in parts)
+    return Dataset(config.name, train, test)
+
+
+def batches(examples: int, batch_size: int, seed: int, epoch: int) -> tuple[Int64[Tensor, " _"], ...]:
+    """An epoch's batches: slices of a permutation of ``range(examples)``, of which the last may be shorter.
+
+    A pure function of its arguments, on the CPU: every device sees the same batches, and a resumed run too.
+
+    Raises:
+        ConfigError: a batch size outside 1..examples, or a negative seed.
+    """
+    if not 1 <= batch_size <= examples:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size} is not in 1..{examples}, the examples: choose one there"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative: choose 0 or more")
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(examples)).split(batch_size)
+
+
+def fetch(name: str, root: str | Path) -> None:
+    """Have torchvision download the files of ``name`` that ``root`` lacks; each appears once it is whole.
+
+    Raises:
+        ConfigError: the files cannot be fetched or stored.
+    """
+    root, source = _folder(root), getattr(_torchvision(), SOURCES[name])
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"dataset.root={root} is no folder: point it, or the variable EBMRUN_DATA, at one")
+    missing = [file for file in _files(source) if not (root / file).is_file()]
+    if not missing:
+        return
+    timeout = socket.getdefaulttimeout()
+    try:
+        if not _answers(getattr(source, "mirrors", None) or [source.url]):
+            raise OSError("no server answers")
+        socket.setdefaulttimeout(STALL)  # torchvision sets none
+        nearest = next(folder for folder in (root, *root.parents) if folder.is_dir())
+        with TemporaryDirectory(prefix=".download-", dir=nearest) as folder:
+            source(folder, download=True)
+            for file in missing:
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(folder, file), root / file)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        program = shlex.quote(f'from ebmrun.data import fetch; fetch("{name}", "{root}")')
+        raise ConfigError(
+            f"dataset.root={root} lacks {missing[0]}, and fetching it failed ({reason}): "
+            f"point dataset.root, or the variable EBMRUN_DATA, at a folder that holds {name}, "
+            f"or fetch it where there is a network: python -c {program}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _folder(root: str | Path) -> Path:
+    return Path(root).expanduser().absolute()
+
+
+def _split(part: Part, peak: int, device: torch.device, dtype: torch.dtype) -> Split:
+    pixels, labels = (each.to(device) for each in part)
+    inputs = pixels.to(dtype).div_(peak / 2).sub_(1)
+    return Split(inputs, F.one_hot(labels, CLASSES).to(dtype), labels)
+
+
+def _digits(root: Path) -> tuple[int, Part, Part]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels, labels = torch.tensor(digits.images).unsqueeze(1), torch.tensor(digits.target, dtype=torch.int64)
+    order = labels.argsort(stable=True)  # class by class: each fifth one makes a stratified test split
+    test = torch.zeros_like(labels, dtype=torch.bool).index_fill(0, order[::5], True)
+    return 16, (pixels[~test], labels[~test]), (pixels[test], labels[test])
+
+
+def _mnist_like(name: str, root: Path) -> tuple[int, Part, Part]:
+    fetch(name, root)
+    folder = root / SOURCES[name] / "raw"
+    train, test = (
+        _pair(folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte")
+        for prefix in ("train", "t10k")
+    )
+    return 255, train, test
+
+
+def _pair(images: Path, marks: Path) -> Part:
+    pixels, labels = _idx(images, (28, 28)).unsqueeze(1), _idx(marks, ())
+    if len(pixels) != len(labels):
+        raise ConfigError(
+            f"{images} holds {len(pixels)} images, {marks.name} {len(labels)} labels: delete both"
+        )
+    if labels.max() >= CLASSES:
+        raise ConfigError(f"{marks} holds a label {labels.max()}, and the last is {CLASSES - 1}: {AGAIN}")
+    return pixels, labels
+
+
+def _idx(path: Path, item: tuple[int, ...]) -> Tensor:
+    """The items of an idx file, whose header must be the one that its length calls for.
+
+    Source: Y. LeCun, C. Cortes & C. Burges, The MNIST database, section on file formats.
+    """
+    count, rest = divmod(path.stat().st_size - 4 * (2 + len(item)), prod(item))
+    header = struct.pack(f">{2 + len(item)}I", 0x0801 + len(item), max(count, 0), *item)
+    with path.open("rb") as file:
+        if count < 1 or rest or file.read(len(header)) != header:
+            kind = f"{'x'.join(map(str, item))} images" if item else "labels"
+            raise ConfigError(f"{path} is not a whole idx file of {kind}: {AGAIN}")
+    reader = _torchvision().mnist
+    return reader.read_image_file(path) if item else reader.read_label_file(path)
+
+
+def _cifar(name: str, root: Path) -> tuple[int, Part, Part]:
+    fetch(name, root)
+    source = getattr(_torchvision(), SOURCES[name])
+    for file, checksum in _files(source).items():  # a pickle runs what it holds: open only the published ones
+        if not _torchvision().utils.check_integrity(root / file, checksum):
+            raise ConfigError(f"{root / file} is not the published file: {AGAIN}")
+    train, test = (_channels_first(source(root, train=train)) for train in (True, False))
+    return 255, train, test
+
+
+def _channels_first(images: Any) -> Part:
+    return torch.from_numpy(images.data).permute(0, 3, 1, 2), torch.tensor(images.targets)
+
+
+def _files(source: Any) -> dict[str, str | None]:
+    """The files below a root that torchvision's ``source`` reads, with their MD5 sums where it knows them."""
+    if hasattr(source, "resources"):
+        return {f"{source.__name__}/raw/{Path(archive).stem}": None for archive, _ in source.resources}
+    listed = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    return {f"{source.base_folder}/{file}": checksum for file, checksum in listed}
+
+
+def _answers(addresses: Sequence[str]) -> bool:
+    """Whether any server answers, be it with an error. Threads, since looking up a name knows no timeout."""
+    replies: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def ask(address: str) -> None:
+        try:
+            urlopen(Request(address, method="HEAD"), timeout=PATIENCE).close()
+            replies.put(True)
+        except (OSError, HTTPException) as error:
+            replies.put(isinstance(error, HTTPError))
+
+    for address in addresses:
+        Thread(target=ask, args=(address,), daemon=True).start()
+    try:
+        return any(replies.get(timeout=PATIENCE) for _ in addresses)
+    except queue.Empty:
+        return False
+
+
+def _torchvision() -> Any:
+    """torchvision's data sets, also where its compiled operators do not fit this torch and cannot load."""
+    try:
+        from torchvision import datasets
+    except RuntimeError:  # it describes two of those operators at import, and data sets use neither
+        for operator in ("torchvision::nms", "torchvision::qnms"):
+            torch.library.define(operator, "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision import datasets
+    return datasets
+
+
+SOURCES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
+READERS: dict[str, Callable[[Path], tuple[int, Part, Part]]] = {
+    "digits": _digits,
+    **{name: partial(_mnist_like, name) for name in ("mnist", "fashion_mnist", "kmnist")},
+    "cifar10": partial(_cifar, "cifar10"),
+}
