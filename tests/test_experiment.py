@@ -160,6 +160,6 @@ def test_a_study_is_named_by_its_function(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_summary_reduces_each_key_as_it_should(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
         "step,epoch,train/loss,test/accuracy,relax/converged,alignment/angle,alignment/cosine\n"
-        "1,0.5,3,,1,10,\n2,1,2,0.5,0,30,\n3,1.5,1,,1,20,\n4,2,4,0.75,1,,\n")
+        "1,0.5,3,,1,10,\n2,1,2,0.5,0,60,\n3,1.5,1,,1,20,\n4,2,4,0.75,1,,\n")
     assert summarise(tmp_path / "metrics.csv") == {
         "steps": 4, "epoch": 2, "train/loss": 4, "test/accuracy": 0.75, "relax/converged": 0.75, "alignment/angle": 20}
