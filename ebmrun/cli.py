@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
@@ -46,6 +47,7 @@ def main() -> None:
     own = Path("conf")
     if own.is_dir() and not own.samefile(CONF):
         sys.argv[1:1] = ["--config-dir", str(own)]  # first, so that one on the command line replaces it
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra knows it in front
     made.clear()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
@@ -133,7 +135,8 @@ class Folders(Callback):
         folder = Path(config.hydra.sweep.dir)
         _note(folder)
         self.earlier = _failures(config)
-        self.progress = Progress(count(config.hydra.overrides.task), folder, ("summary.json", FAILED))
+        total = count(config.hydra.overrides.task, GlobalHydra.instance().config_loader())
+        self.progress = Progress(total, folder, ("summary.json", FAILED))
         self.progress.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

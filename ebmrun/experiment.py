@@ -87,9 +87,12 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
 
 def warn_of_drowned_layers(energy: Energy, network: Network, config: Config) -> None:
     """Warns where gamma^(L-l), by which the displacement of layer l shrinks, leaves it no digits: in state coordinates
-    below the precision of the states themselves, in error coordinates below the smallest number."""
+    below the precision of the states themselves, in error coordinates below the smallest number. Raises ConfigError
+    where the first layer's is no number at all."""
     depth, info = len(network.layers), torch.finfo(config.dtype)
-    energy.layer_gains(depth)
+    if energy.feedback_gain ** (depth - 1) < info.tiny:
+        raise ConfigError(f"energy.feedback_gain={energy.feedback_gain} over {depth} layers falls below the smallest "
+                          f"number of {config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
     floor = 100 * info.eps if config.relax.coordinates == "state" else 100 * info.tiny
     drowned = [l for l in range(1, depth) if energy.feedback_gain ** (depth - l) < floor]
     if drowned:

@@ -7,13 +7,15 @@ from math import prod
 from pathlib import Path
 from threading import Event, Thread
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
 
-def count(overrides: Sequence[str]) -> int:
-    """The runs that the overrides of a command ask for: the product of the numbers of their choices."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+def count(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
+    """The runs that the overrides of a command ask for: the product of the numbers of their choices. A ``loader`` knows
+    how many ``glob(*)`` are."""
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return prod(sum(1 for _ in each.sweep_string_iterator()) for each in parsed if each.is_sweep_override())
 
 

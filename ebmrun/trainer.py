@@ -113,7 +113,7 @@ class Trainer:
                 yield train.inputs[index], train.targets[index]
 
     def _update(self, estimate: Estimate) -> None:
-        for parameter, gradient in zip(self.network.parameters(), estimate.gradients):
+        for parameter, gradient in zip(self.network.weights, estimate.gradients):
             parameter.grad = gradient
         self.optimizer.step()
 
