@@ -1,0 +1,139 @@
+"""The configuration: every shipped choice composes and is typed, and each bad value is refused by name with a mend."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ebmrun import cli
+from ebmrun.complaint import complaint
+from ebmrun.config import AlignmentConfig, Config, TrainerConfig, typed
+from ebmrun.errors import ConfigError
+from ebmrun.nudge import Nudge
+from ebmrun.relaxation import Relaxation
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+PRESETS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def conf():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose("config", list(overrides))
+
+
+def test_defaults():
+    config = typed(composed())
+    assert isinstance(config, Config) and isinstance(config.nudge, Nudge) and isinstance(config.relax, Relaxation)
+    assert (config.seed, config.precision, config.dtype) == (0, "float32", torch.float32)
+    assert config.trainer == TrainerConfig() and config.alignment == AlignmentConfig()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes_into_values_in_range(preset):
+    cfg = composed(f"algo={preset}")
+    assert cfg.algo.name == preset
+    typed(cfg)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_never_stops_an_override(preset):
+    config = typed(composed(f"algo={preset}", "nudge=centered", "nudge.strength=0.03", "relax=gradient_flow",
+                            "relax.step_size=0.2", "energy=lifted", "energy.feedback_gain=0.5"))
+    assert (config.nudge.nodes, config.nudge.strength) == ([1.0, -1.0], 0.03)
+    assert (config.relax.order, config.relax.step_size) == ("synchronous", 0.2)
+    assert (config.energy["_target_"], config.energy["feedback_gain"]) == ("ebmrun.energies.Lifted", 0.5)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("[!h]*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_shipped_option_composes(path):
+    composed(f"{path.parent.name}={path.stem}")
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "algo").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_preset_is_short_and_names_its_source(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 14 and lines[0] == "# @package _global_" and lines[1].startswith("# ")
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("seed=-1", "seed=-1 must lie in 0..2^63-1"),
+    ("seed=9223372036854775808", "seed=9223372036854775808 must lie in 0..2^63-1"),
+    ("precision=float16", "precision=float16 is unknown: choose one of float32, float64"),
+    ("resume=3", "resume=3 must be true, false, or the folder of a run"),
+    ("trainer.epochs=0", "trainer.epochs=0 must be 1 or more"),
+    ("trainer.batch_size=0", "trainer.batch_size=0 must be 1 or more"),
+    ("trainer.max_steps=0", "trainer.max_steps=0 must be 1 or more"),
+    ("trainer.log_every=-5", "trainer.log_every=-5 must be 1 or more"),
+    ("alignment.every=-1", "alignment.every=-1 must be 0 (never) or more"),
+    ("alignment.reference=true_gradient", "alignment.reference=true_gradient is unknown: choose one of backprop"),
+    ("nudge.strength=0", "nudge.strength=0.0 must be a positive number"),
+    ("nudge.strength=-0.1", "nudge.strength=-0.1 must be a positive number"),
+    ("nudge.strength=nan", "nudge.strength=nan must be a positive number"),
+    ("nudge.nodes=[1.0,2.0]", "must be as many"),
+    ("nudge.weights=[2.0]", "estimate 2 times the derivative: scale the weights"),
+    ("relax.order=random", "relax.order=random is unknown: choose one of sweep, synchronous"),
+    ("relax.coordinates=polar", "relax.coordinates=polar is unknown: choose one of error, state"),
+    ("relax.reading=last", "relax.reading=last is unknown: choose one of equilibrium, first_step, frozen"),
+    ("relax.acceleration=newton", "relax.acceleration=newton is unknown: choose one of none, anderson"),
+    ("relax.step_size=0", "relax.step_size=0.0 must lie in (0, 2]"),
+    ("relax.step_size=2.1", "relax.step_size=2.1 must lie in (0, 2]"),
+    ("relax.step_size=nan", "relax.step_size=nan must lie in (0, 2]"),
+    ("relax.tol=-1e-3", "relax.tol=-0.001 must be 0 or a positive number: try 1e-3"),
+    ("relax.tol=inf", "relax.tol=inf must be 0 or a positive number"),
+    ("relax.max_steps=0", "relax.max_steps=0 must be 1 or more"),
+    ("relax.free_steps=0", "relax.free_steps=0 must be 1 or more"),
+    ("relax.check_every=0", "relax.check_every=0 must be 1 or more"),
+    ("relax.reading=first_step", "relax.reading=first_step follows a message.*set relax.order=synchronous"),
+])
+def test_values_out_of_range_are_refused(override, message):
+    pattern = ".*".join(map(re.escape, message.split(".*")))
+    with pytest.raises(ConfigError, match=pattern) as refusal:
+        typed(composed(override))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("override", ["seed=first", "trainer.epochs=1.5", "relax.step_size=fast", "nudge.nodes=[a]",
+                                      "relax.max_steps=null", "trainer.batch_size=true"])
+def test_the_schema_refuses_wrong_types_by_name(override):
+    key, value = override.split("=")
+    with pytest.raises((HydraException, OmegaConfBaseException)) as refusal:
+        typed(composed(override))
+    said = complaint(refusal.value, cli.GROUPS)
+    assert key in said and value.strip("[]") in said and "\n" not in said
+
+
+def test_devices():
+    assert Config(device="cpu").torch_device() == torch.device("cpu")
+    assert Config(device="auto").torch_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="device=tpu is unknown: choose auto, cpu or cuda"):
+        Config(device="tpu").torch_device()
+
+
+def test_cuda_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device=cuda needs an NVIDIA GPU.*use device=cpu"):
+        Config(device="cuda").torch_device()
+
+
+def test_precisions():
+    assert typed(composed("precision=float64")).dtype == torch.float64
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_first_step_needs_a_step_a_layer(depth):
+    how = Relaxation(order="synchronous", reading="first_step", max_steps=2)
+    if depth <= 2:
+        how.require_depth(depth)
+    else:
+        with pytest.raises(ConfigError, match="relax.max_steps=2 is too few.*set relax.max_steps=3"):
+            how.require_depth(depth)
