@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 
@@ -34,9 +35,9 @@ SMALL = ["algo=pc", "dataset=digits", "device=cpu", "logger=csv", "trainer.epoch
 def train(run: Path, resume: bool, overrides: list[str]) -> None:
     """One life of a run; the body of a process."""
     torch.set_num_threads(1)
-    sys.stdout = Path(os.devnull).open("w")
     sys.argv = ["ebmrun", f"hydra.run.dir={run}", f"resume={str(resume).lower()}", *SMALL, *overrides]
-    cli.main()
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        cli.main()
 
 
 def life(run: Path, resume: bool, overrides: list[str], seconds: float | None = None) -> bool:
