@@ -13,39 +13,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 Flat = Float[Tensor, "batch units"]
+Each = Float[Tensor, "batch 1"]
 
 
 class Anderson:
     """Proposes the next iterate; each example has its own weights, so that no other example changes its path.
 
-    Safeguard: the first ``delay`` steps are plain; an example whose g grows after an accelerated step takes the plain
-    step instead that it had then, and only plain steps from there on.
+    Safeguard: an example is accelerated once ``patience`` plain steps in a row have shrunk its g to 0.9 of itself or
+    less. The last of these ratios forecasts what plain steps would reach. When g exceeds the forecast, the example takes
+    the plain step instead that it had then, and only plain steps from there on.
     """
 
-    def __init__(self, memory: int = 2, delay: int = 2) -> None:
-        self.memory, self.delay, self.steps = memory, delay, 0
+    def __init__(self, memory: int = 2, patience: int = 2) -> None:
+        self.memory, self.patience, self.steps = memory, patience, 0
 
     def propose(self, u: Sequence[Tensor], image: Sequence[Tensor]) -> list[Tensor]:
         """The next iterate, after iterate u and its image T(u)."""
         fixed = torch.cat([part.flatten(1) for part in image], 1)
         g = fixed - torch.cat([part.flatten(1) for part in u], 1)
-        if self.steps == 0:
-            self._begin(u, g)
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-        proposal = self._accelerate(fixed, g, size) if self.steps else fixed
+        if self.steps == 0:
+            self._begin(g)
+            proposal = fixed
+        else:
+            proposal = self._safeguard(self._jump(fixed, g), fixed, size)
         self.steps += 1
         self.fixed, self.g, self.size = fixed, g, size
-        return [part.view_as(like) for part, like in zip(proposal.split(self.widths, 1), u)]
+        widths = [part[0].numel() for part in u]
+        return [part.view_as(like) for part, like in zip(proposal.split(widths, 1), u)]
 
-    def _begin(self, u: Sequence[Tensor], g: Flat) -> None:
-        self.widths = [part[0].numel() for part in u]
+    def _begin(self, g: Flat) -> None:
         self.images = g.new_zeros(len(g), self.memory, g.shape[1])  # dT_j, and zeros until there are so many
         self.turns = torch.zeros_like(self.images)  # dg_j
-        self.trusted = torch.ones(len(g), 1, dtype=torch.bool, device=g.device)
         # At the level of round-off: it keeps the weights finite, and no fixed point depends on them.
         self.ridge = torch.eye(self.memory, dtype=g.dtype, device=g.device) * (10 * torch.finfo(g.dtype).eps)
+        self.shrinking, self.forecast, self.rate = g.new_zeros(3, len(g), 1)
+        self.begun = torch.zeros(len(g), 1, dtype=torch.bool, device=g.device)
+        self.trusted = torch.ones_like(self.begun)
 
-    def _accelerate(self, fixed: Flat, g: Flat, size: Flat) -> Flat:
+    def _jump(self, fixed: Flat, g: Flat) -> Flat:
+        """The accelerated iterate."""
         slot = (self.steps - 1) % self.memory
         torch.sub(fixed, self.fixed, out=self.images[:, slot])
         torch.sub(g, self.g, out=self.turns[:, slot])
@@ -53,11 +60,16 @@ class Anderson:
         largest = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
         gram = gram + self.ridge * torch.where(largest > 0, largest, 1)
         weights = torch.linalg.solve_ex(gram, self.turns @ g[:, :, None])[0]
-        jump = fixed - (weights.mT @ self.images)[:, 0]
-        if self.steps < self.delay:
-            return fixed
-        grown = (size > self.size) & (self.steps > self.delay)
-        failed = grown & self.trusted
-        self.trusted = self.trusted & ~grown
-        return torch.where(self.trusted & jump.isfinite().all(1, keepdim=True), jump,
-                           torch.where(failed, self.fixed, fixed))
+        return fixed - (weights.mT @ self.images)[:, 0]
+
+    def _safeguard(self, jump: Flat, fixed: Flat, size: Each) -> Flat:
+        """The accelerated iterate for the examples that may have it, and the plain one for the others."""
+        self.shrinking = torch.where(size <= 0.9 * self.size, self.shrinking + 1, 0)
+        begins = ~self.begun & (self.shrinking >= self.patience)
+        self.rate = torch.where(begins, size / self.size, self.rate)
+        self.forecast = torch.where(begins, size, self.forecast * self.rate)
+        failed = self.begun & self.trusted & (size > self.forecast)
+        self.begun = self.begun | begins
+        self.trusted = self.trusted & ~failed
+        jumps = self.begun & self.trusted & jump.isfinite().all(1, keepdim=True)
+        return torch.where(jumps, jump, torch.where(failed, self.fixed, fixed))

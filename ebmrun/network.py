@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,11 @@ class Network(nn.Module):
         for layer in self.layers:
             x = layer.unit(layer.affine(x))
         return x
+
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """``parameters()`` as a list, which costs a walk through the modules only once."""
+        return list(self.parameters())
 
     @property
     def output(self) -> Unit:

@@ -41,7 +41,7 @@ class Backprop:
         """The gradient of the mean cost of the forward pass."""
         with torch.enable_grad():
             output = network(x)
-            gradients = torch.autograd.grad(self.cost.value(output, y).mean(), list(network.parameters()))
+            gradients = torch.autograd.grad(self.cost.value(output, y).mean(), network.weights)
         return Estimate(list(gradients), output.detach())
 
 
@@ -58,6 +58,10 @@ class Implicit:
 
     learning: EnergyLearning
 
+    def predict(self, network: Network, x: Batch) -> Output:
+        """The output state at the free equilibrium."""
+        return self.learning.predict(network, x)
+
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradient of the mean cost at the free equilibrium."""
         eps = torch.finfo(x.dtype).eps
@@ -71,8 +75,7 @@ class Implicit:
             pull = torch.autograd.grad(self.learning.cost.value(states[-1], y).mean(), states, allow_unused=True,
                                        materialize_grads=True)
             adjoint, residual, converged = self._solve(image, states, pull, tolerance=eps**0.75)
-            parameters = list(network.parameters())
-            gradients = torch.autograd.grad(image, parameters, adjoint, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(image, network.weights, adjoint, allow_unused=True, materialize_grads=True)
         return Estimate(
             list(gradients),
             free.states[-1],

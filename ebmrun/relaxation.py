@@ -134,7 +134,8 @@ def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch] | None) -
     state is no number."""
     away = last.moved if start is None else [moved - first for moved, first in zip(last.moved, start)]
     parts = [*[aim - each for aim, each in zip(last.aims, u)], *away]
-    norms = torch.stack([torch.linalg.vector_norm(part) for part in parts]).tolist()  # waits for the device
+    # In float64, since squares of small messages underflow. The one wait for the device.
+    norms = torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]).tolist()
     if not all(map(math.isfinite, norms)):
         return math.nan
     gaps, displacements = norms[: len(u)], norms[len(u) :]
