@@ -10,7 +10,7 @@ endif
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all lint clean
+.PHONY: help run test test-all mutants benchmark reproduce lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,6 +24,28 @@ test: $(VENV)/ready-to-test  ## set up, then run the quick tests; they read MNIS
 
 test-all: $(VENV)/ready-to-test  ## the same, with the slow tests
 	$(BIN)/pytest -n 2
+
+mutants: $(VENV)/ready-to-test  ## break the package on purpose, and see that a test notices each time
+	$(BIN)/python scripts/mutants.py
+
+benchmark: $(VENV)/ready-to-test  ## time gradients and runs against plain PyTorch, into results/benchmark
+	rm -rf outputs/benchmark
+	env -u OMP_NUM_THREADS $(BIN)/ebmrun study=benchmark hydra.run.dir=outputs/benchmark
+	$(BIN)/python scripts/figure_benchmark.py outputs/benchmark
+
+# Five seeds of each run of one epoch; an earlier sweep's folders would be mixed in, so they go first.
+EPOCH = dataset=mnist seed=0,1,2,3,4 trainer.epochs=1 trainer.log_every=1 logger=csv
+PUBLISHED = relax=gradient_flow relax.step_size=0.3 relax.max_steps=50 relax.tol=0
+
+reproduce: $(VENV)/ready-to-test  ## the paper's figures and the unification, into results/paper and results/unification
+	rm -rf outputs/paper outputs/unification
+	$(BIN)/ebmrun study=paper logger=csv hydra.run.dir=outputs/paper/inference
+	$(BIN)/ebmrun -m algo=bp $(EPOCH) alignment.every=0 hydra.sweep.dir=outputs/paper/backprop
+	$(BIN)/ebmrun -m algo=pc $(EPOCH) alignment.every=1 hydra.sweep.dir=outputs/paper/converged
+	$(BIN)/ebmrun -m algo=pc $(EPOCH) alignment.every=1 $(PUBLISHED) hydra.sweep.dir=outputs/paper/as_published
+	$(BIN)/ebmrun study=unification logger=csv hydra.run.dir=outputs/unification
+	$(BIN)/python scripts/figure_paper.py outputs/paper results/paper
+	$(BIN)/python scripts/figure_unification.py outputs/unification results/unification
 
 lint: $(VENV)/ready-to-test  ## check style and types
 	$(BIN)/ruff check .

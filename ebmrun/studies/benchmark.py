@@ -34,19 +34,22 @@ from ebmrun.studies.whole_run import step_times
 
 @dataclass
 class Case:
-    """A network, of ``hidden`` widths ``times`` over, and its presets (null: those of the study)."""
+    """A network, of ``hidden`` widths ``times`` over, and its presets (null: those of the study). ``activation=null``
+    leaves each preset its own units."""
 
     name: str = MISSING
     arch: str = "mlp"
     hidden: list[int] = field(default_factory=list)
     times: int = 1
-    activation: str = "relu"
+    activation: str | None = None
+    gain: float = 1.0
     presets: list[str] | None = None
 
     @property
     def overrides(self) -> list[str]:
         hidden = self.hidden * self.times
-        return [f"arch={self.arch}", f"arch.hidden={hidden}", f"arch.activation={self.activation}"]
+        units = [f"arch.activation={self.activation}"] if self.activation else []
+        return [f"arch={self.arch}", f"arch.hidden={hidden}", f"arch.gain={self.gain}", *units]
 
 
 @dataclass
