@@ -32,6 +32,8 @@ benchmark: $(VENV)/ready-to-test  ## time gradients and runs against plain PyTor
 	rm -rf outputs/benchmark
 	env -u OMP_NUM_THREADS $(BIN)/ebmrun study=benchmark hydra.run.dir=outputs/benchmark
 	$(BIN)/python scripts/figure_benchmark.py outputs/benchmark
+	mkdir -p results/benchmark
+	cp $(addprefix outputs/benchmark/,benchmark.csv benchmark.json benchmark.png README.md) results/benchmark
 
 # Five seeds of each run of one epoch; an earlier sweep's folders would be mixed in, so they go first.
 EPOCH = dataset=mnist seed=0,1,2,3,4 trainer.epochs=1 trainer.log_every=1 logger=csv

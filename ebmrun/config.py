@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -21,12 +21,14 @@ REFERENCES = ("backprop", "implicit", "both")
 
 @dataclass
 class TrainerConfig:
-    """Epochs, examples a batch, a cap on all steps (null: none), and steps between two rows of metrics.csv."""
+    """Epochs, examples a batch, a cap on all steps (null: none), steps between two rows of metrics.csv, and whether
+    torch.compile translates the gradient first (it needs a C++ compiler, and minutes for the first batch)."""
 
     epochs: int = 10
     batch_size: int = 64
     max_steps: int | None = None
     log_every: int = 10
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "log_every", "max_steps"):
@@ -99,4 +101,9 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 def typed(cfg: DictConfig) -> Config:
     """The composed configuration as the dataclasses above, with every value checked. Raises ConfigError."""
-    return OmegaConf.to_object(cfg)
+    return cast(Config, OmegaConf.to_object(cfg))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain values, every interpolation resolved, as a run leaves it behind."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

@@ -65,6 +65,7 @@ class Trainer:
         """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
         steps at the end of each epoch and at a stop. Raises RunError when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
+        gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
         with tqdm(total=total, initial=done, unit="batch", disable=None if self.shows else True, dynamic_ncols=True) as bar:
             for step, (x, y) in enumerate(self._batches(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
@@ -72,7 +73,7 @@ class Trainer:
                 logs = aligns or epoch_ends or step % self.config.log_every == 0
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 start = self._clock(wait=logs)
-                estimate = self.algorithm.estimate(self.network, x, y)
+                estimate = gradient(self.network, x, y)
                 self._update(estimate)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ebmrun.algorithm import Estimate
+from ebmrun.checkpoint import load
 from ebmrun.config import TrainerConfig
 from ebmrun.cost import SquaredError
 from ebmrun.data import Dataset, Split, batches
@@ -200,3 +203,13 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_the_clock_reads_milliseconds(tmp_path: Path) -> None:
     rows, _ = train(trainer(), tmp_path)
     assert all(0 < row["time/step_ms"] < math.inf for row in rows.values())
+
+
+@pytest.mark.slow
+def test_a_compiled_gradient_trains_the_same(tmp_path: Path) -> None:
+    for compile in ("true", "false"):  # in processes of their own, since what checks shapes cannot be compiled
+        subprocess.run([sys.executable, "-m", "ebmrun", "algo=pc", "arch.hidden=[6,5]", "arch.activation=tanh", "logger=csv",
+                        "precision=float64", "relax.tol=1e-10", "trainer.max_steps=4", f"trainer.compile={compile}",
+                        f"hydra.run.dir={tmp_path / compile}"], check=True, cwd=Path(__file__).parents[1])
+    compiled, plain = (load(tmp_path / compile / "checkpoint.pt")["network"] for compile in ("true", "false"))
+    torch.testing.assert_close(compiled, plain, rtol=1e-9, atol=1e-12)
