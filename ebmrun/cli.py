@@ -55,6 +55,11 @@ def main() -> None:
         # A run's own errors end in `task`: what arrives here was raised on the way to one.
         say(complaint(error, GROUPS), 2)
         raise SystemExit(2) from None
+    except (TypeError, AttributeError, AssertionError) as error:  # Hydra's own, over values it does not foresee
+        words = [word for word in sys.argv[1:] if word.partition("=")[0].lstrip("+~") in GROUPS]
+        say(f"cannot compose {' '.join(words) or 'the configuration'} ({one_line(error)}): a group takes the name of one "
+            "of its options, as in algo=pc", 2)
+        raise SystemExit(2) from None
     except BrokenProcessPool:
         say("a process of the sweep was killed, perhaps for want of memory, and the others with it: the same command "
             "with the same hydra.sweep.dir goes on from there")
@@ -98,7 +103,8 @@ def judge(error: Exception) -> tuple[int, str]:
             return 2 if isinstance(cause, ConfigError) else 1, one_line(cause)
         cause = cause.__cause__
     text = str(error)
-    misnamed = text.startswith("Error locating target") or "unexpected keyword argument" in text
+    misnamed = (text.startswith(("Error locating target", "Expected a callable target"))
+                or "unexpected keyword argument" in text)
     if isinstance(error, OmegaConfBaseException) or isinstance(error, InstantiationException) and misnamed:
         return 2, complaint(error, GROUPS)
     traceback.print_exception(error)

@@ -44,6 +44,9 @@ def complaint(error: BaseException, groups: Iterable[str]) -> str:
         return f"{error.full_key}: {str(error).splitlines()[0]}" if error.full_key else one_line(error)
     if isinstance(error, InstantiationException) and str(error).startswith("Error locating target"):
         return _not_found(error)
+    if isinstance(error, InstantiationException) and str(error).startswith("Expected a callable"):
+        value, key = str(error).split("'")[1], str(error).partition("full_key: ")[2]
+        return f"{key}._target_={value} is no class or function: write MODULE.CLASS"
     if isinstance(error, InstantiationException) and error.__cause__:
         return one_line(error.__cause__)
     if isinstance(error, MarkedYAMLError) and error.problem_mark:

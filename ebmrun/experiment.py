@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Parts:
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """Runs the study that is asked for. Raises ConfigError before anything is written, RunError after."""
-    get_method(cfg.study.run)(cfg, run_dir, overrides)
+    _function("study.run", cfg.study.run)(cfg, run_dir, overrides)
 
 
 def build(cfg: DictConfig) -> Parts:
@@ -60,7 +60,7 @@ def build(cfg: DictConfig) -> Parts:
     network = initialise(network, config.seed).to(device, config.dtype)
     require_affine(network)
     cost = instantiate(cfg.cost, output=network.output)
-    algorithm = get_method(cfg.algo.build)(cfg, config, network, cost)
+    algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
     return Parts(config, device, dataset, network, cost, algorithm)
 
 
@@ -116,7 +116,7 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
 
 def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     """The optimizer, with one learning rate or one for each layer."""
-    rates = OmegaConf.to_object(cfg.optim)["lr"]
+    rates = OmegaConf.to_object(cfg.optim).get("lr")
     layers = [list(layer.parameters()) for layer in network.layers]
     each = rates if isinstance(rates, list) else [rates] * len(layers)
     if len(each) != len(layers):
@@ -205,3 +205,12 @@ def identity(parts: Parts, cfg: DictConfig) -> dict[str, str | int]:
         "device": parts.device.type,
         "alignment/reference": parts.config.alignment.reference,
     }
+
+
+def _function(key: str, path: Any) -> Callable[..., Any]:
+    try:
+        return get_method(path)
+    except Exception as error:  # whatever a module does when it is imported, or a path that is none
+        reason = error.__cause__ or error
+        raise ConfigError(f"{key}={path} names no function ({type(reason).__name__}: {reason}): write "
+                          "MODULE.FUNCTION") from error
