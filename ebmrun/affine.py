@@ -40,6 +40,7 @@ class AffineMap(nn.Module):
 
     def forward(self, x: In) -> Out:
         """A(x)."""
+        assert self.module is not None, "a map without a module has a forward of its own"
         return self.module(x)
 
     def linear(self, dx: In) -> Out:

@@ -8,7 +8,7 @@ averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,7 @@ class EnergyLearning:
         last = relax(space, Pull(self.cost, states[-1], 0.0), how, how.free_steps or how.max_steps)
         # The aims answer these drives and messages exactly, which displacements from them rely on.
         sent = [space.feedback(l, aim, last.drives[l]) for l, aim in enumerate(last.aims)]
-        return Free(x, last.aims, last.drives, last.received, sent), last
+        return Free(x, last.aims, last.drives, cast("list[Batch]", last.received), sent), last
 
     def coordinates(self, network: Network, free: Free) -> Coordinates:
         """The coordinates that the nudged phase moves in."""
@@ -109,8 +109,8 @@ class EnergyLearning:
         gradients = []
         for l, gain in enumerate(self.energy.layer_gains(len(messages))):
             affine, scale = space.maps[l], -gain / batch
-            nodes = messages[l].chunk(len(weights)) if len(weights) > 1 else (messages[l],)
-            nodes = [scale * w * node for w, node in zip(weights, nodes)]
+            parts = messages[l].chunk(len(weights)) if len(weights) > 1 else (messages[l],)
+            nodes = [scale * w * part for w, part in zip(weights, parts)]
             # The inputs are the same at every node: one product serves the first layer.
             message = nodes[0] if len(nodes) == 1 else torch.stack(nodes).sum(0) if l == 0 else torch.cat(nodes)
             layer = affine.gradient(message, space.presynaptic(l, signals[l]))

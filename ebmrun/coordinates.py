@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -46,8 +46,12 @@ class Free:
         """The same for several nodes along the batch axis; the inputs, which all nodes share, stay as they are."""
         if nodes == 1:
             return self
-        parts = (self.states, self.drives, self.received, self.sent)
-        return Free(self.inputs, *(p and [v.repeat(nodes, *[1] * (v.ndim - 1)) for v in p] for p in parts), nodes)
+
+        def stacked(parts: Any) -> Any:
+            return parts and [each.repeat(nodes, *[1] * (each.ndim - 1)) for each in parts]
+
+        return Free(self.inputs, stacked(self.states), stacked(self.drives), stacked(self.received), stacked(self.sent),
+                    nodes)
 
 
 class Coordinates(ABC):
@@ -169,7 +173,7 @@ class Displacement(Coordinates):
         return self.maps[l].linear(signal)
 
     def respond(self, l: int, drive: Batch, t: Batch) -> Batch:
-        x, a, received = self.free.states[l], self.free.drives[l], self.free.received[l]
+        x, a, received = self.free.states[l], self.free.drives[l], cast("list[Batch]", self.free.received)[l]
         return self.energy.displacement(x, a, received, drive, t, self.units[l])
 
     def feedback(self, l: int, u: Batch, drive: Batch) -> Batch:
@@ -194,4 +198,4 @@ class Displacement(Coordinates):
             return None
         shifts = signal.unflatten(0, (self.free.nodes, -1))
         shift = sum(w * each for w, each in zip(coefficients, shifts))
-        return self.free.sent[l][: len(shift)], shift, False
+        return cast("list[Batch]", self.free.sent)[l][: len(shift)], shift, False

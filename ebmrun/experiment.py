@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from hydra.utils import get_method, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ebmrun import checkpoint
 from ebmrun.algorithm import Algorithm, EnergyLearning
-from ebmrun.config import Config, typed
+from ebmrun.config import Config, resolved, typed
 from ebmrun.cost import Cost
 from ebmrun.data import Dataset, load
 from ebmrun.distributed import Follower, job
@@ -116,7 +116,7 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
 
 def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     """The optimizer, with one learning rate or one for each layer."""
-    rates = OmegaConf.to_object(cfg.optim).get("lr")
+    rates: Any = resolved(cfg.optim).get("lr")
     layers = [list(layer.parameters()) for layer in network.layers]
     each = rates if isinstance(rates, list) else [rates] * len(layers)
     if len(each) != len(layers):
@@ -131,7 +131,7 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     try:
         return instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
     except Exception as error:
-        raise ConfigError(f"optim={OmegaConf.to_container(cfg.optim)} does not build: {error.__cause__ or error}") from error
+        raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}") from error
 
 
 def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
@@ -145,12 +145,12 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
         trainer = Trainer(network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                           config.trainer, config.seed, config.alignment.every, processes.shows)
-        trainer.steps_per_epoch  # a batch larger than the data is an error before anything is written
-        composed = OmegaConf.to_container(cfg, resolve=True)
+        total = trainer.steps  # a batch larger than the data is an error before anything is written
+        composed = resolved(cfg)
         path = run_dir / "checkpoint.pt"
         done = restore(path, composed, network, steps) if config.resume and (path.exists() or not begun(run_dir)) else 0
         summary = finished(run_dir)
-        if done >= trainer.steps and summary.get("steps") == done:
+        if done >= total and summary.get("steps") == done:
             if processes.leads:
                 show(summary, run_dir, None)
             return

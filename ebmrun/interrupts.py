@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Interrupt:
 def interrupts() -> Iterator[Interrupt]:
     """Within the block, the first SIGINT or SIGTERM is only noted; a second one acts as usual."""
     interrupt = Interrupt()
-    previous = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.number = number

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -36,7 +37,7 @@ class Network(nn.Module):
         if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not 0 < gain < math.inf:
             raise ConfigError(f"arch.gain={gain} must be a positive number: 1 is usual, 1.7 keeps signals in deep nets")
         self.gain = gain
-        self.layers = nn.ModuleList(layers)
+        self.layers = cast(Sequence[Layer], nn.ModuleList(layers))
         for l, layer in enumerate(layers[:-1], 1):
             if isinstance(layer.unit, Softmax):
                 raise ConfigError(f"layer {l} has softmax units: they belong at the output, choose another activation")
@@ -62,9 +63,10 @@ class Network(nn.Module):
 
 
 def initialise(network: Network, seed: int) -> Network:
-    """Weights uniform in +-gain/sqrt(fan-in), biases in +-1/sqrt(fan-in) (LeCun et al. 1998), drawn on the CPU so that
-    every device and every precision starts from the same numbers for the same seed. A gain of sqrt(3) gives weights the
-    variance 1/fan-in, with which linear units keep the size of a signal through any depth (Glorot & Bengio 2010)."""
+    """Weights uniform in +-gain/sqrt(fan-in), biases in +-1/sqrt(fan-in) (Glorot & Bengio 2010, equation 1), drawn on
+    the CPU so that every device and every precision starts from the same numbers for the same seed. A gain of sqrt(3)
+    gives weights the variance 1/fan-in, with which linear units keep the size of a signal through any depth (LeCun et
+    al. 1998)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 
@@ -112,7 +113,7 @@ def descend(
 ) -> Relaxed:
     """One pass down: moves every layer and sends its message."""
     depth, gain = len(u), space.energy.feedback_gain
-    moved, aims, received, sent = ([None] * depth for _ in range(4))
+    moved, aims, received, sent = (cast("list[Any]", [None] * depth) for _ in range(4))
     for l in reversed(range(depth)):
         if l < depth - 1:
             t = space.maps[l + 1].adjoint(sent[l + 1])

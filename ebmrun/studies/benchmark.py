@@ -22,13 +22,13 @@ from ebmrun import files
 from ebmrun.algorithm import Algorithm, EnergyLearning, Estimate
 from ebmrun.alignment import alignment
 from ebmrun.config import typed
-from ebmrun.data import batches
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.experiment import Parts, build
 from ebmrun.references import Backprop, Implicit
 from ebmrun.studies import plain
 from ebmrun.studies.row import Row, heading, line
 from ebmrun.studies.timing import in_turns, machine, peak_memory
+from ebmrun.studies.unification import first_batch
 from ebmrun.studies.whole_run import step_times
 
 
@@ -129,9 +129,7 @@ def gradients(study: Study, overrides: Sequence[str]) -> Iterator[Row]:
     """A row for each case and preset, on the first batch of the training set."""
     for case in study.cases:
         parts = build(compose("config", [*case.overrides, *overrides]))
-        train = parts.dataset.train
-        index = batches(len(train), parts.config.trainer.batch_size, parts.config.seed, 0)[0].to(parts.device)
-        x, y = train.inputs[index], train.targets[index]
+        x, y = first_batch(parts)
         for preset in case.presets or study.presets:
             asked = study.of(case.name, preset)
             cfg = compose("config", [*case.overrides, f"algo={preset}", *asked.overrides, *overrides])

@@ -25,12 +25,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from ebmrun.algorithm import EnergyLearning
-from ebmrun.config import PRECISIONS
+from ebmrun.config import PRECISIONS, resolved
 from ebmrun.cost import Cost
 from ebmrun.data import batches
 from ebmrun.experiment import Parts, build, energy_learning
@@ -41,7 +41,7 @@ from ebmrun.references import Backprop
 from ebmrun.relaxation import Relaxation, ascend, read, relax
 from ebmrun.tracking import Tracker
 
-Batch = Float[Tensor, "batch *units"]
+Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Row = dict[str, float]
 
 
@@ -215,8 +215,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     parts = build(cfg)
     seeds = range(parts.config.seed, parts.config.seed + cfg.study.initialisations)
     steps, strengths = by_step(cfg, parts, seeds), by_strength(cfg, parts, seeds, cfg.study.strengths)
-    composed = OmegaConf.to_container(cfg, resolve=True)
-    with Tracker(run_dir, composed, parts.config.logger, list(steps[0]), None, overrides) as tracker:
+    with Tracker(run_dir, resolved(cfg), parts.config.logger, list(steps[0]), None, overrides) as tracker:
         for step, row in enumerate(steps):
             tracker.log(step, row)
         write(run_dir / "strengths.csv", strengths)

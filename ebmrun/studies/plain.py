@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from ebmrun.affine import AvgPool2d, Chain, Conv2d, Flatten, Linear
 from ebmrun.cost import Cost, CrossEntropy, SquaredError
 from ebmrun.data import Split
 from ebmrun.errors import ConfigError
-from ebmrun.network import Layer, Network
+from ebmrun.network import Network
 from ebmrun.units import HardSigmoid, Identity, Relu, Sigmoid, Softmax, Tanh, Unit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +41,7 @@ def sequential(network: Network) -> nn.Sequential:
     Raises ConfigError for an affine map that has no such module.
     """
     modules: list[nn.Module] = []
-    for layer in cast(Iterable[Layer], network.layers):
+    for layer in network.layers:
         maps = layer.affine.maps if isinstance(layer.affine, Chain) else [layer.affine]
         modules += [*map(_module, maps), ACTIVATIONS[type(layer.unit)]()]
     return nn.Sequential(*modules)

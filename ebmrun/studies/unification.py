@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from ebmrun.algorithm import EnergyLearning
 from ebmrun.alignment import alignment
-from ebmrun.config import PRECISIONS, typed
+from ebmrun.config import PRECISIONS, resolved, typed
 from ebmrun.data import batches
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.references import Backprop, Implicit
@@ -111,8 +111,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         member, nudge, precision = curve.name.split("/")
         print(f"{member:<18} {nudge:<13} {precision:<9} {fit.order:7.4f}  [{fit.low:.4f}, {fit.high:.4f}] "
               f"{curve.predicted:>8}   {verdict}")
-    composed = OmegaConf.to_container(cfg, resolve=True)
-    with Tracker(run_dir, composed, parts.config.logger, ["strength", *errors], None, overrides) as tracker:
+    with Tracker(run_dir, resolved(cfg), parts.config.logger, ["strength", *errors], None, overrides) as tracker:
         for step, value in enumerate(values):
             tracker.log(step, {"strength": value} | {name: found[step] for name, found in errors.items()})
         tracker.finish(summary)

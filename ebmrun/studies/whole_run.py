@@ -9,11 +9,11 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ebmrun import checkpoint
+from ebmrun.config import resolved
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.studies import plain
 from ebmrun.studies.timing import in_turns
@@ -49,14 +49,14 @@ def trainer_of(parts: Parts, cfg: DictConfig) -> Trainer:
 
 def epochs(trainer: Trainer, cfg: DictConfig, parts: Parts, folder: Path) -> Generator[None, None, None]:
     """A run in ``folder`` that pauses after each epoch."""
-    composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    config = resolved(cfg)
 
     def save(step: int) -> None:
         checkpoint.save(folder / "checkpoint.pt", {
-            "config": composed, "step": step, "network": trainer.network.state_dict(),
+            "config": config, "step": step, "network": trainer.network.state_dict(),
             "optimizer": trainer.optimizer.state_dict()})
 
-    with Tracker(folder, composed, parts.config.logger, trainer.columns) as tracker:
+    with Tracker(folder, config, parts.config.logger, trainer.columns) as tracker:
         for epoch in count():
             until_here = replace(trainer, config=replace(trainer.config, epochs=epoch + 1, max_steps=None))
             until_here.train(epoch * trainer.steps_per_epoch, tracker, save, lambda: False)
