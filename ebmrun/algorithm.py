@@ -7,7 +7,7 @@ averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -90,7 +90,7 @@ class EnergyLearning:
         forward = Free(x, states, drives)
         if self.feedforward:
             return forward, None
-        how = self.relaxation
+        how = replace(self.relaxation, reading="equilibrium")
         space = State(network, self.energy, forward)
         last = relax(space, Pull(self.cost, states[-1], 0.0), how, how.free_steps or how.max_steps)
         # The aims answer these drives and messages exactly, which displacements from them rely on.

@@ -77,7 +77,8 @@ def task(cfg: DictConfig) -> None:
     if settings.runtime.cwd not in sys.path:
         sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
     try:
-        from ebmrun.experiment import begun, run  # here: --help and bad keys need none of it
+        from ebmrun.experiment import run  # here: --help and bad keys need none of it
+        from ebmrun.run import begun
 
         if settings.mode == RunMode.MULTIRUN:
             if isinstance(cfg.resume, str):

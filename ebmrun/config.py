@@ -77,6 +77,8 @@ class Config:
             raise ConfigError(f"seed={self.seed} must lie in 0..2^63-1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision} is unknown: choose one of {', '.join(PRECISIONS)}")
+        if self.resume == "":
+            raise ConfigError("resume= is empty: give the folder of a run, true or false")
         if not isinstance(self.resume, (bool, str, type(None))):
             raise ConfigError(f"resume={self.resume} must be true, false, or the folder of a run")
 

@@ -1,36 +1,28 @@
-"""From a configuration to its parts, and from the parts to a run."""
+"""From a configuration to its parts, each checked before anything is written."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 
-from ebmrun import checkpoint
 from ebmrun.algorithm import Algorithm, EnergyLearning
 from ebmrun.config import Config, resolved, typed
 from ebmrun.cost import Cost
 from ebmrun.data import Dataset, load
-from ebmrun.distributed import Follower, job
 from ebmrun.energies import Energy, contract
 from ebmrun.errors import ConfigError
-from ebmrun.interrupts import interrupts
 from ebmrun.network import Network, initialise, require_affine
 from ebmrun.references import Backprop, Implicit
-from ebmrun.summary import show, summarise
-from ebmrun.tracking import Tracker
-from ebmrun.trainer import Trainer
-from ebmrun.units import UNITS
 
-# What a resumed run may do otherwise than the run that it continues.
-FREE_ON_RESUME = ("resume", "device", "logger", "trainer.epochs", "trainer.max_steps")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -53,13 +45,16 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
 def build(cfg: DictConfig) -> Parts:
     """Every part of a configuration. Raises ConfigError for the first that cannot be."""
     config = typed(cfg)
+    if not isinstance(cfg.algo.get("name"), str):
+        raise ConfigError(f"algo.name={cfg.algo.get('name')} must be a name: add `name: ...` below `algo:` in the preset")
     device = config.torch_device()
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
     dataset = load(config.dataset, device, config.dtype)
-    network = instantiate(cfg.arch, shape=dataset.shape, classes=dataset.classes, _convert_="all")
+    network = _made("arch", cfg.arch, Network, shape=dataset.shape, classes=dataset.classes)
     network = initialise(network, config.seed).to(device, config.dtype)
     require_affine(network)
-    cost = instantiate(cfg.cost, output=network.output)
+    cost = _made("cost", cfg.cost, Cost, output=network.output)
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
     return Parts(config, device, dataset, network, cost, algorithm)
 
@@ -71,35 +66,48 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
-    energy: Energy = instantiate(cfg.energy, _convert_="all")
-    units = {name: f for name, f in UNITS.items() if any(layer.unit is f for layer in network.layers)}
-    contract.require_consistent(energy, units)
-    feedforward = all(contract.is_feedforward(energy, f) for f in units.values())
+    energy = _made("energy", cfg.energy, Energy)
+    contract.require_consistent(energy, network.units)
+    feedforward = all(contract.is_feedforward(energy, f) for f in network.units.values())
     if config.nudge.clamps:
         contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.nudge.needs_no_free_gradient and not feedforward:
         raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
                           f"equilibrium, which {type(energy).__name__} has: use nudge=one_sided or centered")
+    if config.relax.reading != "equilibrium" and not feedforward:
+        raise ConfigError(f"relax.reading={config.relax.reading} starts from a forward pass without feedback, and "
+                          f"{type(energy).__name__} has feedback there: set relax.reading=equilibrium")
+    if min(config.nudge.strengths) * cost.curvature <= -1:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {min(config.nudge.strengths):g}, where "
+                          "energy and cost have no minimum: keep it above -1")
     config.relax.require_depth(len(network.layers))
-    warn_of_drowned_layers(energy, network, config)
+    require_digits(energy, len(network.layers), config)
     return EnergyLearning(energy, config.nudge, config.relax, cost, feedforward)
 
 
-def warn_of_drowned_layers(energy: Energy, network: Network, config: Config) -> None:
-    """Warns where gamma^(L-l), by which the displacement of layer l shrinks, leaves it no digits: in state coordinates
-    below the precision of the states themselves, in error coordinates below the smallest number. Raises ConfigError
-    where the first layer's is no number at all."""
-    depth, info = len(network.layers), torch.finfo(config.dtype)
-    if energy.feedback_gain ** (depth - 1) < info.tiny:
-        raise ConfigError(f"energy.feedback_gain={energy.feedback_gain} over {depth} layers falls below the smallest "
-                          f"number of {config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
-    floor = 100 * info.eps if config.relax.coordinates == "state" else 100 * info.tiny
-    drowned = [l for l in range(1, depth) if energy.feedback_gain ** (depth - l) < floor]
-    if drowned:
-        better = 1.1 * floor ** (1 / (depth - 1))  # so that two digits of it are still enough
-        warnings.warn(
-            f"energy.feedback_gain={energy.feedback_gain} leaves layer {drowned[-1]} of {depth} no digits in "
-            f"{config.precision}: use {better:.2g} or more, precision=float64, or relax.coordinates=error", stacklevel=2)
+def require_digits(energy: Energy, depth: int, config: Config) -> None:
+    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy that
+    leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
+
+    Raises ConfigError where no digit is left of it, and warns below two.
+    """
+    info, gain = torch.finfo(config.dtype), energy.feedback_gain
+    if gain ** (depth - 1) < info.tiny:
+        raise ConfigError(f"energy.feedback_gain={gain} over {depth} layers falls below the smallest number of "
+                          f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
+    subtracts = type(energy).error is Energy.error and type(energy).displacement is Energy.displacement
+    held = config.relax.coordinates == "state" or subtracts
+    floor = info.eps if held else info.tiny
+    mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
+    strength = min(abs(each) for each in config.nudge.strengths)
+    if config.relax.reading == "equilibrium" and strength < 10 * floor:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
+                          f"{config.precision} leaves: use {100 * floor:.1g} or more, {mends}")
+    drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
+    if drowned and gain < 1:
+        better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))
+        warnings.warn(f"energy.feedback_gain={gain} leaves layer {drowned[-1]} of {depth} no digits in "
+                      f"{config.precision}: use {better:.2g} or more, {mends}", stacklevel=2)
 
 
 def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
@@ -134,79 +142,6 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
         raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}") from error
 
 
-def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=train``: one network, trained and logged into the run directory, by all processes of a job together."""
-    with job(typed(cfg).torch_device()) as processes:
-        parts = build(cfg)
-        config, network = parts.config, parts.network
-        if isinstance(config.resume, str):
-            run_dir = Path(config.resume)
-        steps = optimizer(cfg, network)
-        measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
-        trainer = Trainer(network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
-                          config.trainer, config.seed, config.alignment.every, processes.shows)
-        total = trainer.steps  # a batch larger than the data is an error before anything is written
-        composed = resolved(cfg)
-        path = run_dir / "checkpoint.pt"
-        done = restore(path, composed, network, steps) if config.resume and (path.exists() or not begun(run_dir)) else 0
-        summary = finished(run_dir)
-        if done >= total and summary.get("steps") == done:
-            if processes.leads:
-                show(summary, run_dir, None)
-            return
-
-        def save(step: int) -> None:
-            if processes.leads:
-                checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
-                                       "optimizer": steps.state_dict()})
-
-        tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
-                   if processes.leads else Follower())
-        with tracker, interrupts() as interrupt:
-            trainer.train(done, tracker, save, lambda: interrupt.stops(processes.largest))
-            if interrupt.number:
-                raise SystemExit(interrupt.exit_status)
-            if processes.leads:
-                summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
-                tracker.finish(summary)
-                show(summary, run_dir, tracker.wandb_location)
-
-
-def begun(run_dir: Path) -> bool:
-    """Whether a run has left its configuration there, be it without a checkpoint."""
-    return (run_dir / ".hydra" / "config.yaml").is_file()
-
-
-def finished(run_dir: Path) -> dict[str, Any]:
-    """The summary of a run that has ended; empty without one."""
-    path = run_dir / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def restore(path: Path, composed: Mapping[str, Any], network: Network, steps: torch.optim.Optimizer) -> int:
-    """Puts a checkpoint's weights and optimizer state in place; the number of steps that it had done.
-
-    Raises ConfigError for a checkpoint that cannot be read or does not fit the configuration.
-    """
-    saved = checkpoint.load(path)
-    checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
-    network.load_state_dict(saved["network"])
-    steps.load_state_dict(saved["optimizer"])
-    return saved["step"]
-
-
-def identity(parts: Parts, cfg: DictConfig) -> dict[str, str | int]:
-    """What the run was, for whoever reads its summary alone."""
-    return {
-        "algo": cfg.algo.name,
-        "dataset": parts.dataset.name,
-        "seed": parts.config.seed,
-        "precision": parts.config.precision,
-        "device": parts.device.type,
-        "alignment/reference": parts.config.alignment.reference,
-    }
-
-
 def _function(key: str, path: Any) -> Callable[..., Any]:
     try:
         return get_method(path)
@@ -214,3 +149,20 @@ def _function(key: str, path: Any) -> Callable[..., Any]:
         reason = error.__cause__ or error
         raise ConfigError(f"{key}={path} names no function ({type(reason).__name__}: {reason}): write "
                           "MODULE.FUNCTION") from error
+
+
+def _made(key: str, node: Any, kind: type[Made], **given: Any) -> Made:
+    """What a part of the configuration stands for. Raises ConfigError where it cannot be built, or is not of its kind."""
+    try:
+        made = instantiate(node, **given, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        if not isinstance(cause, (TypeError, ValueError, RuntimeError)):
+            raise  # a target that is not there, or a bug in it, which is for its author to see
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise ConfigError(f"{key}={resolved(node)} does not build: {reason}") from error
+    if not isinstance(made, kind):
+        raise ConfigError(f"{key}={resolved(node)} is no {kind.__name__}: give a _target_ that makes one")
+    return made

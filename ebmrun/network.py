@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ebmrun.affine import AffineMap, AvgPool2d, Chain, Conv2d, Flatten, Linear
 from ebmrun.errors import ConfigError
-from ebmrun.units import Softmax, Unit, unit
+from ebmrun.units import UNITS, Softmax, Unit, unit
 
 
 class Layer(nn.Module):
@@ -51,6 +51,12 @@ class Network(nn.Module):
     def weights(self) -> list[nn.Parameter]:
         """``parameters()`` as a list, which costs a walk through the modules only once."""
         return list(self.parameters())
+
+    @property
+    def units(self) -> dict[str, Unit]:
+        """The units of the layers, each once, by their name in ``arch.activation`` or else that of their class."""
+        names = {id(f): name for name, f in UNITS.items()}
+        return {names.get(id(layer.unit), type(layer.unit).__name__): layer.unit for layer in self.layers}
 
     @property
     def output(self) -> Unit:
@@ -91,7 +97,8 @@ def require_affine(network: Network) -> None:
                 alone = torch.cat([layer.affine(x[:1]), layer.affine(x[1:])])
             except ValueError:
                 alone = None
-            together, scale = layer.affine(x), layer.affine(x).abs().max()
+            together = layer.affine(x)
+            scale = (together - layer.affine(torch.zeros_like(x))).abs().max()
             tolerance = 100 * torch.finfo(like.dtype).eps ** 0.75
             if alone is None or (alone - together).abs().max() > tolerance * scale:
                 raise ConfigError(f"layer {l} couples the examples of a batch (as BatchNorm does), so that no energy "
@@ -103,7 +110,8 @@ def require_affine(network: Network) -> None:
 
 def _positive(name: str, values: Sequence[int]) -> None:
     if not isinstance(values, (list, tuple)):
-        raise ConfigError(f"{name}={values} must be a list: write {name}=[{values}] for one entry, {name}=[] for none")
+        one = values if isinstance(values, int) else 128
+        raise ConfigError(f"{name}={values} must be a list: write {name}=[{one}] for one entry, {name}=[] for none")
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{name}={list(values)} holds {value}: every entry must be an integer of 1 or more")

@@ -29,8 +29,8 @@ class Pull:
         """The pulls of several nodes on copies of one batch, node by node."""
         if len(strengths) == 1:
             return cls(cost, targets, strengths[0])
-        rows = torch.tensor(strengths, dtype=targets.dtype).repeat_interleave(len(targets))
-        return cls(cost, targets.repeat(len(strengths), 1), rows[:, None].to(targets.device))
+        rows = [targets.new_full((len(targets), 1), strength) for strength in strengths]  # made on the device
+        return cls(cost, targets.repeat(len(strengths), 1), torch.cat(rows))
 
     @property
     def clamps(self) -> bool:

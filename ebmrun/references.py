@@ -65,8 +65,8 @@ class Implicit:
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradient of the mean cost at the free equilibrium."""
         eps = torch.finfo(x.dtype).eps
-        how = replace(self.learning.relaxation, reading="equilibrium", order="sweep", tol=eps**0.75, max_steps=1000,
-                      free_steps=None)
+        how = replace(self.learning.relaxation, reading="equilibrium", order="sweep", step_size=1.0, tol=eps**0.75,
+                      max_steps=1000, free_steps=None)
         with torch.no_grad():
             free, phase = replace(self.learning, relaxation=how).free_equilibrium(network, x)
         states = [state.detach().requires_grad_() for state in free.states]

@@ -64,6 +64,9 @@ class Relaxation:
         if self.reading == "first_step" and self.order != "synchronous":
             raise ConfigError("relax.reading=first_step follows a message from layer to layer, but relax.order=sweep "
                               "carries it through all of them in one step: set relax.order=synchronous")
+        if self.reading == "first_step" and self.step_size != 1:
+            raise ConfigError(f"relax.step_size={self.step_size} with relax.reading=first_step weakens the message at "
+                              "each layer: set relax.step_size=1")
         if self.reading == "first_step" and self.acceleration != "none":
             raise ConfigError("relax.reading=first_step leaves nothing to accelerate: set relax.acceleration=none")
 

@@ -146,5 +146,5 @@ def _shown(row: Mapping[str, float]) -> dict[str, str]:
 def _require_finite(row: Mapping[str, float], step: int) -> None:
     for key, value in row.items():
         if not math.isfinite(value):
-            raise RunError(f"{key}={value} at step {step}: the training diverged, use a smaller optim.lr, "
-                           "relax.step_size or nudge.strength")
+            also = ", relax.step_size or nudge.strength" if row.get("relax/steps") else ""
+            raise RunError(f"{key}={value} at step {step}: the training diverged, use a smaller optim.lr{also}")

@@ -175,6 +175,6 @@ UNITS: dict[str, Unit] = {
 
 def unit(name: str) -> Unit:
     """The unit of that name. Raises ConfigError when there is none."""
-    if name not in UNITS:
+    if not isinstance(name, str) or name not in UNITS:
         raise ConfigError(f"activation '{name}' is unknown: choose one of {', '.join(UNITS)}")
     return UNITS[name]

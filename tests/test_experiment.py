@@ -18,6 +18,7 @@ from ebmrun.energies import Predictive
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build, optimizer, references, run
 from ebmrun.references import Backprop, Implicit
+from ebmrun.run import train
 from ebmrun.summary import summarise
 
 
@@ -148,9 +149,9 @@ def test_a_gain_that_drowns_a_layer_is_warned_of() -> None:
 
 def test_a_study_is_named_by_its_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = composed("trainer.max_steps=3", "alignment.every=2")
-    assert cfg.study.run == "ebmrun.experiment.train"
+    assert cfg.study.run == "ebmrun.run.train"
     run(cfg, tmp_path / "by-name", [])
-    experiment.train(cfg, tmp_path / "itself", [])
+    train(cfg, tmp_path / "itself", [])
     found = [summarise(tmp_path / name / "metrics.csv") for name in ("by-name", "itself")]
     for each in found:
         del each["time/step_ms"]

@@ -138,7 +138,7 @@ def test_prospective_configuration_is_not_backprop():
     ("energy.feedback_gain", 0.5, lambda a: a.energy.feedback_gain),
     ("relax.max_steps", 77, lambda a: a.relaxation.max_steps),
     ("relax.tol", 1e-7, lambda a: a.relaxation.tol),
-    ("relax.step_size", 0.25, lambda a: a.relaxation.step_size),
+    ("relax.check_every", 3, lambda a: a.relaxation.check_every),
     ("relax.coordinates", "state", lambda a: a.relaxation.coordinates),
 ])
 def test_any_key_of_a_preset_can_be_set(name, key, value, found):
@@ -203,6 +203,7 @@ def test_an_energy_of_ones_own_needs_its_value_alone():
     (["algo=chl", "energy.feedback_gain=nan"], ["energy.feedback_gain=nan"]),
     (["algo=pc_first_step", "relax.max_steps=2"], ["relax.max_steps=2", "relax.max_steps=3"]),
     (["algo=pc_first_step", "relax.order=sweep"], ["relax.order=sweep", "relax.order=synchronous"]),
+    (["algo=pc_first_step", "relax.step_size=0.5"], ["relax.step_size=0.5", "relax.step_size=1"]),
     (["algo=chl", "arch.output=softmax", "cost=squared_error"], ["arch.output=softmax", "SquaredError"]),
     (["algo=chl", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
     (["algo=chl", "cost=cross_entropy"], ["arch.output=identity", "CrossEntropy"]),

@@ -17,7 +17,7 @@ from ebmrun import cli
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOTALL))
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", ""), re.DOTALL) for line in block.splitlines()
             if line.startswith("ebmrun ")]
 Run = Callable[..., int]
 
@@ -100,7 +100,8 @@ def test_the_nudge_of_the_readme_is_of_third_order(run: Run) -> None:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_of_the_readme_composes(run: Run, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    one_of_each = [re.sub(r"=(\w+),[\w,]+$", r"=\1", word) for word in shlex.split(line)[1:] if word != "-m"]
+    one_of_each = [re.sub(r"=(range\(\d+\)|([^,\[]+),.*)$", lambda found: f"={found[2] or 0}", word)
+                   for word in shlex.split(line)[1:] if word != "-m"]
     assert run(*one_of_each, "--cfg", "job") == 0, capsys.readouterr().err
 
 

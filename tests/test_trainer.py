@@ -206,6 +206,7 @@ def test_the_clock_reads_milliseconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untyped")  # the checks of types cannot be compiled
 def test_a_compiled_gradient_trains_the_same(tmp_path: Path) -> None:
     for compile in ("true", "false"):  # in processes of their own, since what checks shapes cannot be compiled
         subprocess.run([sys.executable, "-m", "ebmrun", "algo=pc", "arch.hidden=[6,5]", "arch.activation=tanh", "logger=csv",

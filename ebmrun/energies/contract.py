@@ -60,13 +60,25 @@ def disagreements(energy: Energy, f: Unit) -> dict[str, float]:
 
 
 def require_consistent(energy: Energy, units: dict[str, Unit]) -> None:
-    """Raises ConfigError naming the largest disagreement between the functions of an energy, for any of the units."""
+    """Raises ConfigError for an energy whose functions cannot be evaluated, that couples units where it leaves
+    ``respond`` to be derived, or whose functions disagree; then with the largest disagreement, for any of the units."""
+    who = type(energy).__name__
     for name, f in units.items():
-        found = disagreements(energy, f)
+        try:
+            if type(energy).respond is Energy.respond and not is_unitwise(energy, f):
+                raise ConfigError(f"{who}.value couples the units of a layer, for which its minimum cannot be derived: "
+                                  "supply respond(a, t, f), or sum over units one by one")
+            found = disagreements(energy, f)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a user's functions raise
+            raise ConfigError(f"{who} fails on random states of {name} units ({type(error).__name__}: "
+                              f"{' '.join(str(error).split())}): mend it so that value(x, a, f) returns a number for "
+                              "each unit or example, smooth and strictly convex in x") from error
         worst = max(found, key=found.__getitem__)
         if not found[worst] <= TOLERANCE:
             raise ConfigError(
-                f"{type(energy).__name__}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: mend "
+                f"{who}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: mend "
                 "it, or leave it out to have it derived from value()")
 
 
@@ -76,7 +88,19 @@ def is_feedforward(energy: Energy, f: Unit) -> bool:
     a, _, _ = _sample(f)
     with torch.no_grad():
         rest = energy.respond(a, torch.zeros_like(a), f)
-        return max(_distance(rest, f(a)), float(energy.feedback(rest, a, f).abs().max())) < TOLERANCE
+        feedback = energy.feedback(rest, a, f)
+        return max(_distance(rest, f(a)), _distance(feedback, torch.zeros_like(feedback))) < TOLERANCE
+
+
+def is_unitwise(energy: Energy, f: Unit) -> bool:
+    """Whether dE/dx of each unit depends on the state of that unit alone, and on no other example's."""
+    a, _, x = _sample(f)
+    x = x.requires_grad_()
+    with torch.enable_grad():
+        slope = torch.autograd.grad(energy.value(x, a, f).sum(), x, create_graph=True)[0]
+        row = torch.autograd.grad(slope[0, 0], x, allow_unused=True, materialize_grads=True)[0]
+    row[0, 0] = 0
+    return not bool(row.any())
 
 
 def require_clampable(energy: Energy, cost: Cost, output: str) -> None:
@@ -97,5 +121,5 @@ def require_clampable(energy: Energy, cost: Cost, output: str) -> None:
         name = type(cost).__name__
         raise ConfigError(
             f"clamping arch.output={output} under {type(energy).__name__} does not follow cost {name} (they differ by "
-            f"{gap:.2g}): match them (identity with squared_error, softmax with cross_entropy), or use nudge=single "
-            "or centered")
+            f"{gap:.2g}): match them; the predictive energy goes with squared_error, the others with squared_error on identity or "
+            "cross_entropy on softmax outputs; or use nudge=single or centered")

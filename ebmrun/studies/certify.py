@@ -30,7 +30,6 @@ from ebmrun.experiment import Parts, build
 from ebmrun.studies.certificate import KNOBS, Certificate, flat, lines
 from ebmrun.studies.error_parts import Bench, Point
 from ebmrun.tracking import Tracker
-from ebmrun.units import UNITS
 
 COLUMNS = ["strength", "gain", "bias", "to_backprop", "residual", "unfinished", "round_off", "total"]
 
@@ -86,7 +85,7 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
         least = min((p for p in points if p.settled), key=attrgetter("bias"), default=None)
         if least:
             gain_points = sweep(at(learning, knob, least.value), "energy.feedback_gain", gains, False)
-    units = {name: f for name, f in UNITS.items() if any(layer.unit is f for layer in parts.network.layers)}
+    units = parts.network.units
     return Certificate(
         composition=composition(learning),
         precision=parts.config.precision,

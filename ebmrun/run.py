@@ -1,0 +1,103 @@
+"""One training run, from its first step or from where it stopped, to its summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ebmrun import checkpoint
+from ebmrun.config import resolved, typed
+from ebmrun.distributed import Follower, job
+from ebmrun.experiment import Parts, build, optimizer, references
+from ebmrun.interrupts import interrupts
+from ebmrun.network import Network
+from ebmrun.summary import show, summarise
+from ebmrun.tracking import Tracker
+from ebmrun.trainer import Trainer
+
+# What a resumed run may do otherwise than the run that it continues.
+FREE_ON_RESUME = ("resume", "device", "logger", "trainer.epochs", "trainer.max_steps")
+
+
+def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
+    """``study=train``: one network, trained and logged into the run directory, by all processes of a job together."""
+    with job(typed(cfg).torch_device()) as processes:
+        parts = build(cfg)
+        config, network = parts.config, parts.network
+        if isinstance(config.resume, str):
+            run_dir = Path(config.resume)
+        steps = optimizer(cfg, network)
+        measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
+        trainer = Trainer(network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
+                          config.trainer, config.seed, config.alignment.every, processes.shows)
+        total = trainer.steps  # a batch larger than the data is an error before anything is written
+        composed = resolved(cfg)
+        path = run_dir / "checkpoint.pt"
+        done = restore(run_dir, composed, network, steps) if config.resume else 0
+        summary = finished(run_dir)
+        if done >= total and summary.get("steps") == done:
+            if processes.leads:
+                show(summary, run_dir, None)
+            return
+
+        def save(step: int) -> None:
+            if processes.leads:
+                checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
+                                       "optimizer": steps.state_dict()})
+
+        tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
+                   if processes.leads else Follower())
+        with tracker, interrupts() as interrupt:
+            trainer.train(done, tracker, save, lambda: interrupt.stops(processes.largest))
+            if interrupt.number:
+                raise SystemExit(interrupt.exit_status)
+            if processes.leads:
+                summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
+                tracker.finish(summary)
+                show(summary, run_dir, tracker.wandb_location)
+
+
+def begun(run_dir: Path) -> bool:
+    """Whether a run has left its configuration there, be it without a checkpoint."""
+    return (run_dir / ".hydra" / "config.yaml").is_file()
+
+
+def finished(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run that has ended; empty without one."""
+    path = run_dir / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def restore(run_dir: Path, composed: Mapping[str, Any], network: Network, steps: torch.optim.Optimizer) -> int:
+    """Puts a checkpoint's weights and optimizer state in place; the number of steps that it had done, which is 0 for a
+    run that was killed before its first one.
+
+    Raises ConfigError for a checkpoint that cannot be read, a run of another configuration, or a folder without one.
+    """
+    path = run_dir / "checkpoint.pt"
+    if begun(run_dir) and not path.exists():
+        before = run_dir / ".hydra" / "config.yaml"
+        checkpoint.require_same(before, resolved(OmegaConf.load(before)), composed, ignore=FREE_ON_RESUME)
+        return 0
+    saved = checkpoint.load(path)
+    checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
+    network.load_state_dict(saved["network"])
+    steps.load_state_dict(saved["optimizer"])
+    return saved["step"]
+
+
+def identity(parts: Parts, cfg: DictConfig) -> dict[str, str | int]:
+    """What the run was, for whoever reads its summary alone."""
+    return {
+        "algo": cfg.algo.name,
+        "dataset": parts.dataset.name,
+        "seed": parts.config.seed,
+        "precision": parts.config.precision,
+        "device": parts.device.type,
+        "alignment/reference": parts.config.alignment.reference,
+    }
