@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ebmrun.data import DatasetConfig
 from ebmrun.errors import ConfigError
@@ -106,6 +106,6 @@ def typed(cfg: DictConfig) -> Config:
     return cast(Config, OmegaConf.to_object(cfg))
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolved(cfg: DictConfig | ListConfig) -> dict[str, Any]:
     """The composed configuration as plain values, every interpolation resolved, as a run leaves it behind."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

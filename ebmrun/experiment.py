@@ -6,24 +6,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ebmrun.algorithm import Algorithm, EnergyLearning
 from ebmrun.config import Config, resolved, typed
 from ebmrun.cost import Cost
-from ebmrun.data import Dataset, load
+from ebmrun.data import Dataset, batches, load
 from ebmrun.energies import Energy, contract
 from ebmrun.errors import ConfigError
 from ebmrun.network import Network, initialise, require_affine
 from ebmrun.references import Backprop, Implicit
-
-Made = TypeVar("Made")
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -51,12 +49,19 @@ def build(cfg: DictConfig) -> Parts:
     torch.manual_seed(config.seed)
     torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
     dataset = load(config.dataset, device, config.dtype)
-    network = _made("arch", cfg.arch, Network, shape=dataset.shape, classes=dataset.classes)
+    network: Network = _made("arch", cfg.arch, Network, shape=dataset.shape, classes=dataset.classes)
     network = initialise(network, config.seed).to(device, config.dtype)
     require_affine(network)
-    cost = _made("cost", cfg.cost, Cost, output=network.output)
+    cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
     return Parts(config, device, dataset, network, cost, algorithm)
+
+
+def first_batch(parts: Parts) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the first batch of the first epoch."""
+    train, config = parts.dataset.train, parts.config
+    index = batches(len(train), config.trainer.batch_size, config.seed, 0)[0].to(train.inputs.device)
+    return train.inputs[index], train.targets[index]
 
 
 def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> Backprop:
@@ -66,7 +71,7 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
-    energy = _made("energy", cfg.energy, Energy)
+    energy: Energy = _made("energy", cfg.energy, Energy)
     contract.require_consistent(energy, network.units)
     feedforward = all(contract.is_feedforward(energy, f) for f in network.units.values())
     if config.nudge.clamps:
@@ -151,7 +156,7 @@ def _function(key: str, path: Any) -> Callable[..., Any]:
                           "MODULE.FUNCTION") from error
 
 
-def _made(key: str, node: Any, kind: type[Made], **given: Any) -> Made:
+def _made(key: str, node: Any, kind: type, **given: Any) -> Any:
     """What a part of the configuration stands for. Raises ConfigError where it cannot be built, or is not of its kind."""
     try:
         made = instantiate(node, **given, _convert_="all")

@@ -16,9 +16,10 @@ from hydra import compose, initialize_config_dir
 from ebmrun import checkpoint, cli
 from ebmrun.cost import Cost, CrossEntropy, SquaredError
 from ebmrun.data import Split
-from ebmrun.experiment import build, train
+from ebmrun.experiment import build
 from ebmrun.network import Network, cnn, initialise, mlp
 from ebmrun.references import Backprop
+from ebmrun.run import train
 from ebmrun.studies import plain, timing, whole_run
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ebmrun import cli, experiment
+from ebmrun import cli
 from ebmrun.algorithm import EnergyLearning
 from ebmrun.cost import SquaredError
 from ebmrun.energies import Predictive

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-import report  # noqa: E402
+import report
 
 
 def leave(folder: Path, algo: str, seed: int, accuracy: float, *overrides: str, error: float = 0.1,

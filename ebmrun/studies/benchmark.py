@@ -23,12 +23,11 @@ from ebmrun.algorithm import Algorithm, EnergyLearning, Estimate
 from ebmrun.alignment import alignment
 from ebmrun.config import typed
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.experiment import Parts, build
+from ebmrun.experiment import Parts, build, first_batch
 from ebmrun.references import Backprop, Implicit
 from ebmrun.studies import plain
 from ebmrun.studies.row import Row, heading, line
 from ebmrun.studies.timing import in_turns, machine, peak_memory
-from ebmrun.studies.unification import first_batch
 from ebmrun.studies.whole_run import step_times
 
 

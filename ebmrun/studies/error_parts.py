@@ -20,9 +20,8 @@ from torch import Tensor
 
 from ebmrun.algorithm import Algorithm, EnergyLearning
 from ebmrun.errors import RunError
-from ebmrun.experiment import Parts
+from ebmrun.experiment import Parts, first_batch
 from ebmrun.references import Backprop, Implicit
-from ebmrun.studies.unification import first_batch
 
 Gradient = Float[Tensor, "parameters"]
 TOLERANCE = 1e-13

@@ -16,14 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 from tqdm import tqdm
 
 from ebmrun.algorithm import EnergyLearning
 from ebmrun.alignment import alignment
 from ebmrun.config import PRECISIONS, resolved, typed
-from ebmrun.data import batches
-from ebmrun.experiment import Parts, build, energy_learning
+from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.references import Backprop, Implicit
 from ebmrun.studies.convergence import Fit, fit_order
 from ebmrun.tracking import Tracker
@@ -66,13 +64,6 @@ class Curve:
             gradients = network.by_layer([g.double() for g in estimate.gradients])
             found.append(alignment(gradients, truth)["alignment/relative_error"])
         return found
-
-
-def first_batch(parts: Parts) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the first batch of the first epoch."""
-    train, config = parts.dataset.train, parts.config
-    index = batches(len(train), config.trainer.batch_size, config.seed, 0)[0].to(train.inputs.device)
-    return train.inputs[index], train.targets[index]
 
 
 def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
