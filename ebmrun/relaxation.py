@@ -134,8 +134,8 @@ def descend(
 
 
 def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch] | None) -> float:
-    """The largest over layers of ||aim - u|| / ||moved - start||, with 0/0 = 0 and ``start=None`` for zeros; NaN where a
-    state is no number."""
+    """The largest over layers of ||aim - u|| / ||moved - start||, with 0/0 = 0, 1 for a layer that has not moved
+    but should, and ``start=None`` for zeros; NaN where a state is no number."""
     away = last.moved if start is None else [moved - first for moved, first in zip(last.moved, start)]
     parts = [*[aim - each for aim, each in zip(last.aims, u)], *away]
     # In float64, since squares of small messages underflow. The one wait for the device.
@@ -143,7 +143,7 @@ def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch] | None) -
     if not all(map(math.isfinite, norms)):
         return math.nan
     gaps, displacements = norms[: len(u)], norms[len(u) :]
-    return max(gap / away if away else math.inf if gap else 0.0 for gap, away in zip(gaps, displacements))
+    return max(gap / away if away else float(gap > 0) for gap, away in zip(gaps, displacements))
 
 
 def diverged(last: Relaxed, step: int, how: Relaxation) -> RunError:
