@@ -12,7 +12,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-import report
+import report_figures
+import report_runs
+import report_tables
+from report import write
 
 
 def leave(folder: Path, algo: str, seed: int, accuracy: float, *overrides: str, error: float = 0.1,
@@ -44,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_means_have_the_standard_error_of_the_mean(folder: Path) -> None:
-    table = report.means(report.read(folder).table).set_index(["algo", "nudge.strength"])
+    table = report_tables.means(report_runs.read(folder).table).set_index(["algo", "nudge.strength"])
     assert list(table.index) == [("bp", "default"), ("pc", "0.01"), ("pc", "0.1")]
     assert set(table["runs"]) == {3}
     # By hand: mean 0.78, deviations 0.12, 0.16, -0.28, variance 0.1184 / 2, standard error sqrt(0.0592 / 3) = 0.1405.
@@ -53,7 +56,7 @@ def test_means_have_the_standard_error_of_the_mean(folder: Path) -> None:
 
 
 def test_differences_are_paired_by_seed(folder: Path) -> None:
-    table = report.differences(report.read(folder).table, "bp").set_index(["algo", "nudge.strength"])
+    table = report_tables.differences(report_runs.read(folder).table, "bp").set_index(["algo", "nudge.strength"])
     assert set(table["pairs"]) == {3}
     # By hand: differences 0, 0.01, 0.02: the scatter of the seeds themselves, 0.14, is gone. sqrt(1e-4 / 3) = 0.0058.
     assert table.loc[("pc", "0.1"), "Δ test accuracy"] == "0.01 ± 0.0058"
@@ -63,7 +66,7 @@ def test_differences_keep_to_settings_that_the_baseline_moves_too(tmp_path: Path
     for rate, shift in (("0.1", 0.0), ("0.2", 0.05)):
         leave(tmp_path / f"bp{rate}", "bp", 0, 0.8 + shift, f"optim.lr={rate}")
         leave(tmp_path / f"pc{rate}", "pc", 0, 0.81 + 3 * shift, f"optim.lr={rate}")
-    table = report.differences(report.read(tmp_path).table, "bp").set_index("optim.lr")
+    table = report_tables.differences(report_runs.read(tmp_path).table, "bp").set_index("optim.lr")
     assert table.loc["0.1", "Δ test accuracy"] == "0.01" and table.loc["0.2", "Δ test accuracy"] == "0.11"
 
 
@@ -77,7 +80,7 @@ def test_missing_and_broken_runs_are_listed(folder: Path) -> None:
     (leave(sweep / "2-cut", "bp", 8, 0.9) / "summary.json").write_text('{"algo": "b')
     (leave(sweep / "3-stopped", "bp", 8, 0.9) / "summary.json").unlink()
     (leave(folder / "emptied", "bp", 8, 0.9) / "metrics.csv").write_text("")
-    runs = report.read(folder)
+    runs = report_runs.read(folder)
     assert len(runs.table) == 9 + 2
     amiss = dict(runs.amiss)
     assert amiss.keys() == {"sweep/1-failed", "sweep/2-cut", "sweep/3-stopped", "emptied"}
@@ -86,7 +89,7 @@ def test_missing_and_broken_runs_are_listed(folder: Path) -> None:
     assert "not finished" in amiss["sweep/3-stopped"] and "step 2" in amiss["sweep/3-stopped"]
     for path in sorted((sweep / "2-cut").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    assert ("sweep/2-...", "missing: the sweep has no such run") in report.read(folder).amiss
+    assert ("sweep/2-...", "missing: the sweep has no such run") in report_runs.read(folder).amiss
 
 
 def test_both_pages_and_all_figures(folder: Path) -> None:
@@ -104,19 +107,19 @@ def test_both_pages_and_all_figures(folder: Path) -> None:
 
 
 def test_the_figures_show_the_numbers(folder: Path) -> None:
-    runs = report.read(folder)
-    lines = {line.get_label(): line for line in report.strengths(runs).axes[0].containers}
+    runs = report_runs.read(folder)
+    lines = {line.get_label(): line for line in report_figures.strengths(runs).axes[0].containers}
     assert lines["pc"].lines[0].get_xydata() == pytest.approx(np.array([[0.01, 0.01], [0.1, 0.1]]))
-    by_layer = {line.get_label(): line for line in report.layers(runs).axes[0].containers}
+    by_layer = {line.get_label(): line for line in report_figures.layers(runs).axes[0].containers}
     assert by_layer["pc strength=0.1"].lines[0].get_xydata() == pytest.approx(np.array([[1, 0.2], [2, 0.05]]))
     assert "bp" not in by_layer  # an error of zero has no place on a logarithmic axis
 
 
 def test_without_several_strengths_there_is_no_such_figure(tmp_path: Path) -> None:
     leave(tmp_path / "one", "pc", 0, 0.9)
-    runs = report.read(tmp_path)
-    assert report.strengths(runs) is None
-    report.write(runs, "One", "bp", tmp_path / "report")
+    runs = report_runs.read(tmp_path)
+    assert report_figures.strengths(runs) is None
+    write(runs, "One", "bp", tmp_path / "report")
     assert "strengths" not in (tmp_path / "report" / "report.md").read_text()
 
 

@@ -1,4 +1,5 @@
-"""The lifted (Fenchel-Young) energy: E = G(x) + G*(a) - <x, a>, which is zero where x = f(a) and positive elsewhere."""
+"""The lifted (Fenchel-Young) energy: E = G(x) + G*(a) - <x, a>, zero where x = f(a) and positive elsewhere
+(Gu, Askari & El Ghaoui 2020)."""
 
 from __future__ import annotations
 

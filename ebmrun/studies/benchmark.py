@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose
 from hydra.utils import get_method
@@ -156,17 +156,10 @@ def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, 
     if not math.isfinite(error):
         raise RunError(f"{asked.preset} on {asked.case} has a gradient that is not finite: ask for other "
                        "overrides in study.asked")
-    taken, plainly, turns = in_turns(ours, theirs, seconds, parts.device)
-    return Row(
-        work="gradient",
-        case=asked.case,
-        preset=asked.preset,
-        overrides=" ".join(asked.overrides),
-        ratio=taken / plainly,
-        target=asked.target,
-        ms=1e3 * taken,
-        plain_ms=1e3 * plainly,
-        turns=turns,
+    return compared(
+        "gradient",
+        asked,
+        in_turns(ours, theirs, seconds, parts.device),
         sweeps=estimate.steps,
         residual=estimate.residual,
         tolerance=config.relax.tol,
@@ -185,15 +178,21 @@ def trainings(study: Study, overrides: Sequence[str], run_dir: Path) -> Iterator
         case = study.case(asked.case).overrides
         asked_for = [f"algo={asked.preset}", "logger.wandb=false", *asked.overrides]
         cfg = compose("config", [*case, *asked_for, *overrides])
-        taken, plainly, turns = step_times(cfg, run_dir, study.seconds)
-        yield Row(
-            work="training",
-            case=asked.case,
-            preset=asked.preset,
-            overrides=" ".join(asked.overrides),
-            ratio=taken / plainly,
-            target=asked.target,
-            ms=1e3 * taken,
-            plain_ms=1e3 * plainly,
-            turns=turns,
-        )
+        yield compared("training", asked, step_times(cfg, run_dir, study.seconds))
+
+
+def compared(work: str, asked: Asked, times: tuple[float, float, int], **measured: Any) -> Row:
+    """A row from the seconds of ours and of plain PyTorch's, with the number of turns, and what else was measured."""
+    ours, plainly, turns = times
+    return Row(
+        work=work,
+        case=asked.case,
+        preset=asked.preset,
+        overrides=" ".join(asked.overrides),
+        ratio=ours / plainly,
+        target=asked.target,
+        ms=1e3 * ours,
+        plain_ms=1e3 * plainly,
+        turns=turns,
+        **measured,
+    )
