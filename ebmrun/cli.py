@@ -24,6 +24,7 @@ from yaml import YAMLError
 import ebmrun.config  # noqa: F401 - registers the schema of the configuration
 from ebmrun.complaint import complaint, one_line
 from ebmrun.errors import ConfigError, RunError
+from ebmrun.files import replace, writing
 from ebmrun.sweep import Progress, count
 
 PACKAGE = Path(__file__).parent
@@ -85,7 +86,8 @@ def task(cfg: DictConfig) -> None:
                 raise ConfigError(f"resume={cfg.resume} is one run's folder, and these are several: give theirs, as "
                                   "hydra.sweep.dir=PATH")
             cfg.resume = cfg.resume is not False and begun(run_dir)
-        (run_dir / FAILED).unlink(missing_ok=True)
+        with writing(run_dir):
+            (run_dir / FAILED).unlink(missing_ok=True)
         run(cfg, run_dir, list(settings.overrides.task))
     except Exception as error:  # noqa: BLE001 - of several runs, the others go on
         status, message = judge(error)
@@ -93,7 +95,11 @@ def task(cfg: DictConfig) -> None:
             say(message, status)
             raise SystemExit(status) from None
         say(f"{run_dir.name}: {message}", status)
-        (run_dir / FAILED).write_text(json.dumps({"exit_status": status, "error": message}) + "\n")
+        try:
+            with replace(run_dir / FAILED) as file:
+                file.write(json.dumps({"exit_status": status, "error": message}).encode() + b"\n")
+        except RunError:  # where a line finds no place, no other run will
+            raise SystemExit(status) from None
 
 
 def judge(error: Exception) -> tuple[int, str]:

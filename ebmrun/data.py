@@ -1,27 +1,18 @@
 """Data sets as tensors on the device, and the batches of an epoch.
 
-A whole set sits in memory, normalised once; a batch is a slice of a permutation. torchvision downloads and
-reads the files; what it would read wrongly or not at all (a cut or altered file) is found before.
+A whole set sits in memory, scaled once; a batch is a slice of a permutation. torchvision reads the files; what it would
+read wrongly or not at all (a cut or altered file) is found before.
 """
 
 from __future__ import annotations
 
-import os
-import queue
-import shlex
-import socket
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPException
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -29,12 +20,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebmrun.download import SOURCES, fetch, files_of, folder_of, torchvision_datasets
 from ebmrun.errors import ConfigError
 
 CLASSES = 10  # of every data set here
-PATIENCE = 10.0  # seconds for a server to answer before the network counts as absent
-STALL = 60.0  # seconds without a byte after which a download has failed
-
+LARGEST = torch.finfo(torch.float32).max / 2  # of an input: what lies between two is then finite in float32, too
 AGAIN = "delete it so that it is fetched again"
 
 Part = tuple[Tensor, Tensor]  # pixels as stored, (examples, channels, height, width), and labels
@@ -42,7 +32,7 @@ Part = tuple[Tensor, Tensor]  # pixels as stored, (examples, channels, height, w
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples side by side: ``inputs`` in [-1, 1], ``targets`` one-hot, ``labels`` in 0..classes-1."""
+    """Examples side by side: ``inputs`` in ``dataset.range``, ``targets`` one-hot, ``labels`` in 0..classes-1."""
 
     inputs: Float[Tensor, " examples *shape"]
     targets: Float[Tensor, "examples classes"]
@@ -71,14 +61,24 @@ class Dataset:
 
 @dataclass
 class DatasetConfig:
-    """Which data set, and the folder of its files (``digits`` comes with scikit-learn and needs none)."""
+    """Which data set, the folder of its files (``digits`` comes with scikit-learn and needs none), and the inputs
+    [low, high] that the lowest and the highest value of a pixel become. Raises ConfigError for a range that is none."""
 
     name: str = "digits"
     root: str = "data"
+    range: Any = field(default_factory=lambda: [-1.0, 1.0])  # typed as a list, its complaints would name no mend
+
+    def __post_init__(self) -> None:
+        match self.range:
+            case [int() | float() as low, int() | float() as high] if -LARGEST <= low < high <= LARGEST:
+                return
+        raise ConfigError(
+            f"dataset.range={self.range} must be two numbers of float32, the lower first: try [-1,1] or [0,1]"
+        )
 
 
 def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """The data set ``config.name`` on ``device``, its pixels mapped linearly from [0, peak] to [-1, 1].
+    """The data set ``config.name`` on ``device``, its pixels mapped linearly from [0, peak] to ``config.range``.
 
     Files that ``config.root`` lacks are downloaded once.
 
@@ -88,13 +88,14 @@ def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dat
     """
     if config.name not in READERS:
         raise ConfigError(f"dataset.name={config.name} is unknown: choose one of {', '.join(READERS)}")
-    root = _folder(config.root)
+    root = folder_of(config.root)
     try:
         peak, *parts = READERS[config.name](root)
     except OSError as error:
         mend = "point it, or the variable EBMRUN_DATA, at a folder that can be"
         raise ConfigError(f"dataset.root={root} cannot be read ({error}): {mend}") from error
-    train, test = (_split(part, peak, device, dtype) for part in parts)
+    low, high = config.range
+    train, test = (_split(part, peak, low, high, device, dtype) for part in parts)
     return Dataset(config.name, train, test)
 
 
@@ -115,48 +116,9 @@ def batches(examples: int, batch_size: int, seed: int, epoch: int) -> tuple[Int6
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(examples)).split(batch_size)
 
 
-def fetch(name: str, root: str | Path) -> None:
-    """Have torchvision download the files of ``name`` that ``root`` lacks; each appears once it is whole.
-
-    Raises:
-        ConfigError: the files cannot be fetched or stored.
-    """
-    root, source = _folder(root), getattr(_torchvision(), SOURCES[name])
-    if root.exists() and not root.is_dir():
-        raise ConfigError(f"dataset.root={root} is no folder: point it, or the variable EBMRUN_DATA, at one")
-    missing = [file for file in _files(source) if not (root / file).is_file()]
-    if not missing:
-        return
-    timeout = socket.getdefaulttimeout()
-    try:
-        if not _answers(getattr(source, "mirrors", None) or [source.url]):
-            raise OSError("no server answers")
-        socket.setdefaulttimeout(STALL)  # torchvision sets none
-        nearest = next(folder for folder in (root, *root.parents) if folder.is_dir())
-        with TemporaryDirectory(prefix=".download-", dir=nearest) as folder:
-            source(folder, download=True)
-            for file in missing:
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(folder, file), root / file)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        program = shlex.quote(f'from ebmrun.data import fetch; fetch("{name}", "{root}")')
-        raise ConfigError(
-            f"dataset.root={root} lacks {missing[0]}, and fetching it failed ({reason}): "
-            f"point dataset.root, or the variable EBMRUN_DATA, at a folder that holds {name}, "
-            f"or fetch it where there is a network: python -c {program}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-
-
-def _folder(root: str | Path) -> Path:
-    return Path(root).expanduser().absolute()
-
-
-def _split(part: Part, peak: int, device: torch.device, dtype: torch.dtype) -> Split:
+def _split(part: Part, peak: int, low: float, high: float, device: torch.device, dtype: torch.dtype) -> Split:
     pixels, labels = (each.to(device) for each in part)
-    inputs = pixels.to(dtype).div_(peak / 2).sub_(1)
+    inputs = pixels.to(dtype).div_(peak).mul_(high - low).add_(low)
     return Split(inputs, F.one_hot(labels, CLASSES).to(dtype), labels)
 
 
@@ -202,15 +164,15 @@ def _idx(path: Path, item: tuple[int, ...]) -> Tensor:
         if count < 1 or rest or file.read(len(header)) != header:
             kind = f"{'x'.join(map(str, item))} images" if item else "labels"
             raise ConfigError(f"{path} is not a whole idx file of {kind}: {AGAIN}")
-    reader = _torchvision().mnist
+    reader = torchvision_datasets().mnist
     return reader.read_image_file(path) if item else reader.read_label_file(path)
 
 
 def _cifar(name: str, root: Path) -> tuple[int, Part, Part]:
     fetch(name, root)
-    source = getattr(_torchvision(), SOURCES[name])
-    for file, checksum in _files(source).items():  # a pickle runs what it holds: open only the published ones
-        if not _torchvision().utils.check_integrity(root / file, checksum):
+    source = getattr(torchvision_datasets(), SOURCES[name])
+    for file, checksum in files_of(source).items():  # a pickle runs what it holds: open only the published ones
+        if not torchvision_datasets().utils.check_integrity(root / file, checksum):
             raise ConfigError(f"{root / file} is not the published file: {AGAIN}")
     train, test = (_channels_first(source(root, train=train)) for train in (True, False))
     return 255, train, test
@@ -220,45 +182,6 @@ def _channels_first(images: Any) -> Part:
     return torch.from_numpy(images.data).permute(0, 3, 1, 2), torch.tensor(images.targets)
 
 
-def _files(source: Any) -> dict[str, str | None]:
-    """The files below a root that torchvision's ``source`` reads, with their MD5 sums where it knows them."""
-    if hasattr(source, "resources"):
-        return {f"{source.__name__}/raw/{Path(archive).stem}": None for archive, _ in source.resources}
-    listed = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
-    return {f"{source.base_folder}/{file}": checksum for file, checksum in listed}
-
-
-def _answers(addresses: Sequence[str]) -> bool:
-    """Whether any server answers, be it with an error. Threads, since looking up a name knows no timeout."""
-    replies: queue.SimpleQueue[bool] = queue.SimpleQueue()
-
-    def ask(address: str) -> None:
-        try:
-            urlopen(Request(address, method="HEAD"), timeout=PATIENCE).close()
-            replies.put(True)
-        except (OSError, HTTPException) as error:
-            replies.put(isinstance(error, HTTPError))
-
-    for address in addresses:
-        Thread(target=ask, args=(address,), daemon=True).start()
-    try:
-        return any(replies.get(timeout=PATIENCE) for _ in addresses)
-    except queue.Empty:
-        return False
-
-
-def _torchvision() -> Any:
-    """torchvision's data sets, also where its compiled operators do not fit this torch and cannot load."""
-    try:
-        from torchvision import datasets
-    except RuntimeError:  # it describes two of those operators at import, and data sets use neither
-        for operator in ("torchvision::nms", "torchvision::qnms"):
-            torch.library.define(operator, "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import datasets
-    return datasets
-
-
-SOURCES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
 READERS: dict[str, Callable[[Path], tuple[int, Part, Part]]] = {
     "digits": _digits,
     **{name: partial(_mnist_like, name) for name in ("mnist", "fashion_mnist", "kmnist")},

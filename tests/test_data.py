@@ -1,85 +1,24 @@
-"""Data sets against the bytes on disk, and every way in which those bytes can be missing or wrong."""
+"""Data sets against the bytes on disk, and every way in which those bytes can be wrong."""
 
-import gzip
-import hashlib
 import pickle
-import re
-import shlex
-import socket
 import struct
-import tarfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import sys
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import HEADERS, IDX, complaint, read, write_cifar, write_idx
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
-from ebmrun import data
-from ebmrun.data import Dataset, DatasetConfig, batches, fetch, load
+from ebmrun import cli, data
+from ebmrun.data import DatasetConfig, batches
 from ebmrun.errors import ConfigError
 
-CPU = torch.device("cpu")
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset"
-IDX = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
-HEADERS = {
-    f"{part}-{kind}": size
-    for part in ("train", "t10k")
-    for kind, size in (("images-idx3-ubyte", 16), ("labels-idx1-ubyte", 8))
-}
-
-
-def read(name: str, root: Path, dtype: torch.dtype = torch.float64) -> Dataset:
-    return load(DatasetConfig(name, str(root)), CPU, dtype)
-
-
-def complaint(name: str, root: Path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        read(name, root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def write_idx(folder: Path, train: int = 30, test: int = 20) -> dict[str, np.ndarray]:
-    """Random images, with labels that go round the ten classes, as idx files; returns what was written."""
-    folder.mkdir(parents=True)
-    written = {}
-    for seed, (part, count) in enumerate((("train", train), ("t10k", test))):
-        images = np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = np.arange(count, dtype=np.uint8) % 10
-        header = struct.pack(">IIII", 2051, count, 28, 28)
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
-        written |= {f"{part}-images": images, f"{part}-labels": labels}
-    return written
-
-
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """CIFAR-10's pickles with 4 random images each, made the published ones; returns the pixels by file."""
-    source = data._torchvision().CIFAR10
-    folder = root / source.base_folder
-    folder.mkdir(parents=True)
-    written = {}
-    for seed, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        written[name] = np.random.default_rng(seed).integers(0, 256, (4, 3072), dtype=np.uint8)
-        entry = {"data": written[name], "labels": [seed, 9 - seed, 0, 9]}
-        (folder / name).write_bytes(pickle.dumps(entry))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
-    for attribute in ("train_list", "test_list"):
-        listed = [[name, md5(folder / name)] for name, _ in getattr(source, attribute)]
-        monkeypatch.setattr(source, attribute, listed)
-    monkeypatch.setattr(source, "meta", source.meta | {"md5": md5(folder / "batches.meta")})
-    return written
 
 
 # What is read
@@ -105,6 +44,42 @@ def test_black_is_minus_one_and_white_is_one(tmp_path: Path) -> None:
     write_idx(tmp_path / "MNIST" / "raw")
     inputs = read("mnist", tmp_path, torch.float32).train.inputs  # 23520 random bytes hold every value
     assert inputs.min() == -1 and inputs.max() == 1 and len(inputs.unique()) == 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_to_one_is_the_share_of_the_peak_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    written = write_idx(tmp_path / "MNIST" / "raw")
+    dataset = read("mnist", tmp_path, dtype, ends=(0, 1))
+    for split, part in ((dataset.train, "train"), (dataset.test, "t10k")):
+        assert torch.equal(split.inputs[:, 0], torch.from_numpy(written[f"{part}-images"]).to(dtype) / 255)
+    assert read("digits", tmp_path, dtype, ends=(0, 1)).train.inputs.unique().tolist() == [i / 16 for i in range(17)]
+
+
+@pytest.mark.parametrize("ends", [(-0.5, 0.5), (2, 2.5), (-1e6, 1e-6), (0, 1e-300), (-1e38, 1.7e38)])
+def test_any_range_is_a_line_through_its_ends(ends: tuple[float, float], tmp_path: Path) -> None:
+    written = write_idx(tmp_path / "MNIST" / "raw")
+    low, high = ends
+    share = written["train-images"] / 255
+    inputs = read("mnist", tmp_path, ends=ends).train.inputs.numpy()[:, 0]
+    largest = max(abs(low), abs(high))
+    np.testing.assert_allclose(inputs / largest, (1 - share) * (low / largest) + share * (high / largest), atol=1e-15)
+
+
+@pytest.mark.parametrize("value", [
+    "1", "[]", "[1]", "[0,1,2]", "[1,1]", "[1,0]", "[nan,1]", "[0,nan]", "[0,inf]", "[-inf,0]", "[0,1e39]",
+    "[-1e308,1e308]", f"[0,1{400 * '0'}]", "zebra", "'-1,1'", "[a,b]", "[0,'1']", "[0,[1]]", "[0,null]", "null", "''",
+])
+def test_a_range_that_is_none_ends_in_one_line(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # set by the command; put back after the test
+    monkeypatch.setattr(sys, "argv", ["ebmrun", f"dataset.range={value}"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
+    assert line.startswith("ebmrun: error: dataset.range=") and line.endswith("try [-1,1] or [0,1]")
 
 
 def test_cifar10_keeps_channels_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,141 +259,3 @@ def test_a_root_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     for root, reason in ((tmp_path / "file", "is no folder"), (tmp_path / ("long" * 100), "cannot be read")):
         message = complaint(name, root)
         assert f"dataset.root={root} {reason}" in message and "EBMRUN_DATA" in message
-
-
-# Files that are missing
-
-
-class Store(SimpleHTTPRequestHandler):
-    """Serves files and refuses to list a folder, as object stores do."""
-
-    def do_HEAD(self) -> None:
-        if self.path.endswith("/"):
-            self.send_error(403)
-        else:
-            super().do_HEAD()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A server on the loopback, of the folder tmp_path/served."""
-    monkeypatch.setenv("no_proxy", "*")
-    (tmp_path / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Store, directory=str(tmp_path / "served"))) as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-def publish_mnist(address: str, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_idx(served / "plain")
-    resources = []
-    for file in HEADERS:
-        archive = served / f"{file}.gz"
-        archive.write_bytes(gzip.compress((served / "plain" / file).read_bytes()))
-        resources.append((archive.name, md5(archive)))
-    monkeypatch.setattr(data._torchvision().MNIST, "resources", resources)
-    monkeypatch.setattr(data._torchvision().MNIST, "mirrors", [address])
-
-
-def tree(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-def test_absent_files_are_fetched_once(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish_mnist(address, tmp_path / "served", monkeypatch)
-    root = tmp_path / "new" / "root"
-    fetched = read("mnist", root)
-    expected = {"MNIST", "MNIST/raw", *(f"MNIST/raw/{file}" for file in HEADERS)}
-    assert tree(tmp_path / "new") == {"root", *(f"root/{path}" for path in expected)}
-    for file in HEADERS:
-        assert (root / "MNIST/raw" / file).read_bytes() == (tmp_path / "served/plain" / file).read_bytes()
-    monkeypatch.setattr(data._torchvision().MNIST, "mirrors", ["http://127.0.0.1:1/"])
-    assert torch.equal(read("mnist", root).train.inputs, fetched.train.inputs)
-
-
-def test_only_missing_files_are_fetched(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_mnist(address, tmp_path / "served", monkeypatch)
-    folder = tmp_path / "root" / "MNIST" / "raw"
-    write_idx(folder, train=12)
-    (folder / "t10k-labels-idx1-ubyte").unlink()
-    dataset = read("mnist", tmp_path / "root")
-    assert (len(dataset.train), len(dataset.test)) == (12, 20)
-
-
-def test_cifar10_is_fetched_whole(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_cifar(tmp_path / "made", monkeypatch)
-    archive = tmp_path / "served" / "cifar-10-python.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(tmp_path / "made" / "cifar-10-batches-py", "cifar-10-batches-py")
-    monkeypatch.setattr(data._torchvision().CIFAR10, "url", address + archive.name)
-    monkeypatch.setattr(data._torchvision().CIFAR10, "tgz_md5", md5(archive))
-    assert len(read("cifar10", tmp_path / "root").train) == 20
-    assert tree(tmp_path / "root") == tree(tmp_path / "made")
-
-
-@pytest.mark.parametrize("fault", ["missing", "cut", "altered"])
-def test_a_download_that_fails_leaves_nothing(
-    fault: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_mnist(address, tmp_path / "served", monkeypatch)
-    last = tmp_path / "served" / "t10k-labels-idx1-ubyte.gz"
-    whole = last.read_bytes()
-    last.write_bytes({"missing": b"", "cut": whole[:-5], "altered": whole[:-1] + b"!"}[fault])
-    if fault == "missing":
-        last.unlink()
-    (tmp_path / "root").mkdir()
-    for root in (tmp_path / "root", tmp_path / "new" / "root"):
-        assert f"dataset.root={root} lacks" in complaint("mnist", root)
-    assert tree(tmp_path / "root") == set() and not (tmp_path / "new").exists()
-    assert socket.getdefaulttimeout() is None
-
-
-def closed_address() -> str:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{unused.getsockname()[1]}/"
-
-
-@pytest.mark.parametrize("name", [*IDX, "cifar10"])
-def test_no_data_and_no_network_is_clear(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    source = getattr(data._torchvision(), data.SOURCES[name])
-    if name == "cifar10":
-        monkeypatch.setattr(source, "url", closed_address())
-    else:
-        monkeypatch.setattr(source, "mirrors", [closed_address(), closed_address()])
-    message = complaint(name, tmp_path / "absent")
-    assert all(
-        part in message for part in (str(tmp_path / "absent"), "EBMRUN_DATA", "dataset.root", "python -c ")
-    )
-    assert tree(tmp_path) == set()
-
-
-def test_the_command_of_the_message_fetches(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_mnist(address, tmp_path / "served", monkeypatch)
-    monkeypatch.setattr(data._torchvision().MNIST, "mirrors", [closed_address()])
-    message = complaint("mnist", tmp_path / "a root")
-    program = shlex.split(message[message.index("python -c ") :])[2]
-    arguments = re.fullmatch(r'from ebmrun.data import fetch; fetch\("(.*)", "(.*)"\)', program).groups()
-    monkeypatch.setattr(data._torchvision().MNIST, "mirrors", [address])
-    fetch(*arguments)
-    assert len(read("mnist", tmp_path / "a root").train) == 30
-
-
-def test_a_server_that_never_answers_is_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(data, "PATIENCE", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        mirror = f"http://127.0.0.1:{mute.getsockname()[1]}/"
-        monkeypatch.setattr(data._torchvision().MNIST, "mirrors", [mirror, mirror])
-        with pytest.raises(ConfigError, match="no server answers"):
-            fetch("mnist", tmp_path)
-    assert tree(tmp_path) == set()

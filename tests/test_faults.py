@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ebmrun import checkpoint, cli
 
@@ -25,13 +26,14 @@ Command = Callable[..., tuple[int, list[str]]]
 EXTREME = ["-1", "0", "1", "2", "3", "1e-320", "1e-30", "1e-6", "0.5", "0.999", "1.5", "1e6", "1e30", "1e308", "nan", "inf",
            "-inf", "9223372036854775807", "9223372036854775808"]
 NUMBERS = ["seed", "energy.feedback_gain", "nudge.strength", "nudge.nodes.0", "nudge.weights.0", "relax.step_size",
-           "relax.max_steps", "relax.tol", "relax.free_steps", "optim.lr", "+optim.momentum", "+optim.weight_decay",
-           "trainer.epochs", "trainer.batch_size", "trainer.max_steps", "trainer.log_every", "alignment.every"]
+           "relax.max_steps", "relax.tol", "relax.free_steps", "dataset.range.1", "optim.lr", "+optim.momentum",
+           "+optim.weight_decay", "trainer.epochs", "trainer.batch_size", "trainer.max_steps", "trainer.log_every",
+           "alignment.every"]
 # Values of the wrong type, and of no meaning at all.
 ODD = [*EXTREME, "null", "true", "[]", "[1]", "[8,8]", "[0]", "[[1]]", "{}", "{a:1}", "''", "zebra", "3j", "${seed}",
        "${absent}", "???", "'${'", "[1,nan]", "/dev/null", "os.getcwd", "torch.nn.Linear"]
 KEYS = [*(key.lstrip("+") for key in NUMBERS), "device", "precision", "resume", "algo.name", "algo.build",
-        "arch.hidden", "arch.activation", "arch.output", "arch._target_", "dataset.name", "dataset.root",
+        "arch.hidden", "arch.activation", "arch.output", "arch._target_", "dataset.name", "dataset.root", "dataset.range",
         "energy._target_", "cost._target_", "nudge.nodes", "nudge.weights", "relax.order", "relax.acceleration",
         "relax.coordinates", "relax.reading", "optim._target_", "alignment.reference", "logger.wandb", "logger.tags",
         "study.run", "algo", "arch", "cost", "energy", "nudge", "relax", "optim", "trainer", "alignment"]
@@ -71,6 +73,19 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     return run
 
 
+def launch(folder: Path, *arguments: str, mount: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own that knows no account of Weights & Biases. `mount` is what a shell does
+    first, in a namespace whose mounts no other process sees; what `run` holds at the end is copied to `left`."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "NETRC"))}
+    path = os.pathsep.join([str(ROOT), clean.get("PYTHONPATH", "")])
+    program = [sys.executable, "-m", "ebmrun", *SHORT, "hydra.run.dir=run", *arguments]
+    if mount:
+        script = f'{mount}; "$@" || status=$?; cp -r run left; exit $status'
+        program = ["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-ec", script, "sh", *program]
+    return subprocess.run(program, cwd=folder, env=clean | {"PYTHONPATH": path, "HOME": str(folder)} | variables,
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
 def not_finite(constant: str) -> float:
     raise ValueError(f"{constant} in strict JSON")
 
@@ -107,28 +122,52 @@ def limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def whole(run: Path, columns: int) -> None:
-    """Every file of a run reads back."""
+def whole(run: Path) -> list[int]:
+    """Reads every file of a run; the steps of its rows."""
     checkpoint.load(run / "checkpoint.pt")
-    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
-    assert all(line.endswith("\n") and line.count(",") == columns for line in lines)
+    OmegaConf.load(run / ".hydra" / "config.yaml")
+    header, *rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    assert all(row.endswith("\n") and row.count(",") == header.count(",") for row in rows)
+    assert not list(run.glob(".*.new"))
+    return [int(row.split(",")[0]) for row in rows]
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_a_run_keeps_what_was_there(command: Command, tmp_path: Path) -> None:
-    settings = ("trainer.max_steps=null", "trainer.epochs=200", "trainer.log_every=1", "hydra.run.dir=run")
+LONG = ("trainer.epochs=200", "trainer.log_every=1")
+
+
+def goes_on(command: Command, run: Path, *settings: str) -> None:
+    """With space again, a run goes on from its checkpoint to its end, with each step once."""
+    steps, done = whole(run), checkpoint.load(run / "checkpoint.pt")["step"]
+    assert steps == list(range(1, len(steps) + 1)) and 0 < done <= len(steps)
+    assert not (run / "summary.json").exists()
+    end = len(steps) + 5
+    assert command(*LONG, *settings, f"hydra.run.dir={run}", f"trainer.max_steps={end}", "resume=true")[0] == 0
+    assert whole(run) == list(range(1, end + 1))
+    assert json.loads((run / "summary.json").read_text())["steps"] == end
+
+
+def test_a_file_that_cannot_grow_in_the_middle_of_a_run_keeps_what_was_there(command: Command, tmp_path: Path) -> None:
     with limit(60_000):  # enough for some epochs of rows, and for the checkpoint of a small network
-        status, lines = command(*settings)
+        status, lines = command(*LONG, "trainer.max_steps=null", "hydra.run.dir=run")
     assert status == 1 and len(lines) == 1
     assert "run/metrics.csv" in lines[0] and "free some space" in lines[0]
-    columns = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0].count(",")
-    whole(tmp_path / "run", columns)
-    step = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["step"]
-    assert step > 0 and not (tmp_path / "run" / "summary.json").exists()
-    # With space again it goes on, to the end.
-    end = (f"trainer.max_steps={step + 5}", "trainer.epochs=200", "trainer.log_every=1", "hydra.run.dir=run")
-    assert command(*end, "resume=true")[0] == 0
-    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
-    assert [int(row.split(",")[0]) for row in rows] == list(range(1, step + 6))
+    goes_on(command, tmp_path / "run")
+
+
+@pytest.mark.mounts
+@pytest.mark.parametrize(("size", "batch_size", "name"), [
+    ("200k", 64, "checkpoint.pt"),  # epochs of 23 rows, which take less than a second checkpoint beside the first
+    ("300k", 1, "metrics.csv"),  # epochs of 1437 rows, which take most of the disk
+])
+def test_a_disk_that_fills_up_in_the_middle_of_a_run_keeps_what_was_there(
+    command: Command, tmp_path: Path, size: str, batch_size: int, name: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    batches = f"trainer.batch_size={batch_size}"
+    done = launch(tmp_path, *LONG, batches, "trainer.max_steps=null", mount=f"mount -t tmpfs -o size={size} disk run")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"run/{name}: No space left" in done.stderr and "free some space" in done.stderr
+    goes_on(command, tmp_path / "left", batches)
 
 
 def test_a_checkpoint_that_does_not_fit_the_disk_is_named(command: Command, tmp_path: Path) -> None:
@@ -155,41 +194,63 @@ def test_a_run_directory_that_cannot_be_written(command: Command) -> None:
     assert "/proc/ebmrun" in lines[0] and "hydra.run.dir=" in lines[0]
 
 
-def test_a_read_only_run_directory(command: Command, tmp_path: Path) -> None:
-    # What is in it can be read and not be replaced, for root too: the names of its files are those of folders.
+@pytest.mark.mounts
+def test_a_sweep_on_a_disk_that_fills_up_goes_on_with_space(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    sweep = ("-m", *LONG, "trainer.max_steps=400", "seed=0,1")
+    done = launch(tmp_path, *sweep, "hydra.sweep.dir=run", mount="mount -t tmpfs -o size=64k disk run")
+    lines, left = done.stderr.splitlines(), tmp_path / "left"
+    assert done.returncode == 1 and lines and all(line.startswith("ebmrun: error: ") for line in lines), done.stderr
+    assert "seed=0" in lines[0] and "No space left" in lines[0] and "free some space" in lines[0]
+    assert all(json.loads(path.read_text())["exit_status"] == 1 for path in left.glob("*/failed.json"))
+    assert command(*sweep, "hydra.sweep.dir=left")[0] == 0
+    assert [whole(path.parent) for path in left.glob("*/summary.json")] == [list(range(1, 401))] * 2
+    assert not list(left.glob("*/failed.json"))
+
+
+@pytest.mark.mounts
+def test_a_run_directory_on_a_read_only_disk(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    done = launch(tmp_path, "hydra.run.dir=run/deep", mount="mount -t tmpfs -o ro disk run")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "run/deep: Read-only file system" in done.stderr and "hydra.run.dir=" in done.stderr
+
+
+@pytest.mark.mounts
+@pytest.mark.parametrize("arguments", [(), ("resume=true", "trainer.max_steps=9")])
+def test_an_earlier_run_on_a_read_only_disk_is_left_as_it_is(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     assert command("hydra.run.dir=run")[0] == 0
-    (tmp_path / "run" / ".metrics.csv.new").mkdir()
-    before = (tmp_path / "run" / "metrics.csv").read_bytes()
-    status, lines = command("hydra.run.dir=run")
-    assert status == 1 and len(lines) == 1 and "run/metrics.csv" in lines[0]
-    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    mount = "cp -r run before; mount -t tmpfs disk run; cp -r before/. run; mount -o remount,ro run"
+    done = launch(tmp_path, *arguments, mount=mount)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "run: Read-only file system" in done.stderr and "hydra.run.dir=" in done.stderr
+    assert contents(tmp_path / "left") == contents(tmp_path / "before")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # --- Weights & Biases ------------------------------------------------------------------------------------------------
 
 
-def with_wandb(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "NETRC"))}
-    path = os.pathsep.join([str(ROOT), clean.get("PYTHONPATH", "")])
-    return subprocess.run([sys.executable, "-m", "ebmrun", *SHORT[1:], "logger=wandb", "hydra.run.dir=run"], cwd=folder,
-                          env=clean | {"PYTHONPATH": path, "HOME": str(folder)} | variables, capture_output=True, text=True,
-                          timeout=120, check=False)
-
-
+@pytest.mark.mounts
 def test_a_folder_that_weights_and_biases_cannot_write_costs_one_warning(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "wandb").touch()
-    done = with_wandb(tmp_path)
-    assert done.returncode == 0
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    done = launch(tmp_path, "logger=wandb", mount="mount -t tmpfs -o ro disk run/wandb")
+    assert done.returncode == 0, done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith("ebmrun: warning: the run goes on without Weights & Biases")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 2
+    assert "run/wandb" in line and "Read-only file system" in line
+    assert whole(tmp_path / "left") == [2] and not list((tmp_path / "left" / "wandb").iterdir())
+    assert json.loads((tmp_path / "left" / "summary.json").read_text())["steps"] == 2
 
 
 def test_no_secret_reaches_a_file(tmp_path: Path) -> None:
     marker = "5ec2e7" * 7
-    done = with_wandb(tmp_path, WANDB_API_KEY=marker, WANDB_BASE_URL="http://127.0.0.1:9")
+    done = launch(tmp_path, "logger=wandb", WANDB_API_KEY=marker, WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 0 and len(done.stderr.splitlines()) == 1
     assert (tmp_path / "run" / "wandb").is_dir()
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
