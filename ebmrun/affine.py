@@ -7,7 +7,9 @@ give closed forms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -38,8 +40,12 @@ class AffineMap(nn.Module):
         like = next(self.parameters(), torch.empty(()))
         return torch.zeros(batch, *self.shape, dtype=like.dtype, device=like.device)
 
+    def __call__(self, x: In) -> Out:
+        """A(x), without what a module does around its ``forward``: relaxation calls it thousands of times a second."""
+        return self.forward(x)
+
     def forward(self, x: In) -> Out:
-        """A(x)."""
+        """A(x), as ``module`` has it."""
         assert self.module is not None, "a map without a module has a forward of its own"
         return self.module(x)
 
@@ -66,24 +72,27 @@ class AffineMap(nn.Module):
 
 
 class Linear(AffineMap):
-    """a = W x + b with W of shape (outputs, inputs)."""
+    """a = W vec(x) + b with W of shape (outputs, inputs); inputs of any shape are laid out in one row."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__((inputs,))
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+    def __init__(self, shape: Sequence[int], outputs: int) -> None:
+        super().__init__(shape)
+        self.weight = nn.Parameter(torch.empty(outputs, math.prod(shape)))
         self.bias = nn.Parameter(torch.empty(outputs))
+        # A module looks a parameter up at each access, which takes as long as a small product.
+        self.own = cast("dict[str, Tensor]", self._parameters)
 
     def forward(self, x: In) -> Out:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x.flatten(1), self.own["weight"], self.own["bias"])
 
     def linear(self, dx: In) -> Out:
-        return F.linear(dx, self.weight)
+        return F.linear(dx.flatten(1), self.own["weight"])
 
     def adjoint(self, message: Out) -> In:
-        return message @ self.weight
+        return torch.mm(message, self.own["weight"]).view(len(message), *self.shape)
 
     def gradient(self, message: Out, x: In, constant: bool = True) -> list[Tensor]:
-        return [message.t() @ x, message.sum(0) if constant else torch.zeros_like(self.bias)]
+        bias = message.sum(0) if constant else torch.zeros_like(self.bias)
+        return [torch.mm(message.t(), x.flatten(1)), bias]
 
 
 class Conv2d(AffineMap):
@@ -130,22 +139,6 @@ class AvgPool2d(AffineMap):
         spread = message.repeat_interleave(self.size, 2).repeat_interleave(self.size, 3) / self.size**2
         height, width = self.shape[1:]
         return F.pad(spread, (0, width - spread.shape[3], 0, height - spread.shape[2]))
-
-    def gradient(self, message: Out, x: In, constant: bool = True) -> list[Tensor]:
-        return []
-
-
-class Flatten(AffineMap):
-    """Any shape to one axis of units."""
-
-    def forward(self, x: In) -> Out:
-        return x.flatten(1)
-
-    def linear(self, dx: In) -> Out:
-        return dx.flatten(1)
-
-    def adjoint(self, message: Out) -> In:
-        return message.reshape(len(message), *self.shape)
 
     def gradient(self, message: Out, x: In, constant: bool = True) -> list[Tensor]:
         return []

@@ -66,7 +66,7 @@ class EnergyLearning:
 
     @torch.no_grad()
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """The gradients of one batch. Raises RunError when the relaxation diverges."""
+        """The gradients of one batch. Raises Diverged when the relaxation does."""
         free, phase = self.free_equilibrium(network, x)
         strengths = self.nudge.strengths
         space = self.coordinates(network, free.repeat(len(strengths)))
@@ -83,9 +83,9 @@ class EnergyLearning:
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[Free, Relaxed | None]:
         """The equilibrium without a nudge, and how it was reached; None where it is the forward pass."""
         signal, states, drives = x, [], []
-        for layer in network.layers:
-            drives.append(layer.affine(signal))
-            signal = layer.unit(drives[-1])
+        for affine, f in zip(network.maps, network.activations):
+            drives.append(affine(signal))
+            signal = f(drives[-1])
             states.append(signal)
         forward = Free(x, states, drives)
         if self.feedforward:
@@ -105,16 +105,18 @@ class EnergyLearning:
 
     def learning_rule(self, space: Coordinates, signals: list[Batch], messages: list[Batch]) -> list[Tensor]:
         """g_l from the signals and messages of all nodes, which are stacked along the batch axis."""
-        weights, batch = self.nudge.coefficients, len(space.free.inputs)
-        gradients = []
+        weights, free, batch = self.nudge.coefficients, self.nudge.free_coefficient, len(space.free.inputs)
+        gradients: list[Tensor] = []
         for l, gain in enumerate(self.energy.layer_gains(len(messages))):
             affine, scale = space.maps[l], -gain / batch
-            parts = messages[l].chunk(len(weights)) if len(weights) > 1 else (messages[l],)
-            nodes = [scale * w * part for w, part in zip(weights, parts)]
-            # The inputs are the same at every node: one product serves the first layer.
-            message = nodes[0] if len(nodes) == 1 else torch.stack(nodes).sum(0) if l == 0 else torch.cat(nodes)
+            if len(weights) == 1:
+                message = messages[l] * (scale * weights[0])
+            else:
+                nodes = [part * (scale * w) for w, part in zip(weights, messages[l].chunk(len(weights)))]
+                # The inputs are the same at every node: one product serves the first layer.
+                message = torch.cat(nodes) if l else torch.stack(nodes).sum(0)
             layer = affine.gradient(message, space.presynaptic(l, signals[l]))
-            term = space.free_term(l, signals[l], weights, self.nudge.free_coefficient)
+            term = space.free_term(l, signals[l], weights, free)
             if term is not None:
                 message, signal, constant = term
                 extra = affine.gradient(scale * message, signal, constant)

@@ -60,8 +60,7 @@ class Coordinates(ABC):
     starts_at_zero = True
 
     def __init__(self, network: Network, energy: Energy, free: Free) -> None:
-        self.maps = [layer.affine for layer in network.layers]
-        self.units = [layer.unit for layer in network.layers]
+        self.maps, self.units = network.maps, network.activations
         self.energy, self.free = energy, free
 
     @abstractmethod

@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A run that was asked for rightly has failed (exit status 1). The message says where, and what to try."""
+
+
+class Diverged(RunError):
+    """A number of the run is no longer finite."""

@@ -23,6 +23,7 @@ from ebmrun.errors import ConfigError
 from ebmrun.network import Network, initialise, require_affine
 from ebmrun.references import Backprop, Implicit
 
+
 @dataclass(frozen=True)
 class Parts:
     """What a configuration stands for, built and checked."""

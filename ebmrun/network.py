@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ebmrun.affine import AffineMap, AvgPool2d, Chain, Conv2d, Flatten, Linear
+from ebmrun.affine import AffineMap, AvgPool2d, Chain, Conv2d, Linear
 from ebmrun.errors import ConfigError
 from ebmrun.units import UNITS, Softmax, Unit, unit
 
@@ -38,13 +38,15 @@ class Network(nn.Module):
             raise ConfigError(f"arch.gain={gain} must be a positive number: 1 is usual, 1.7 keeps signals in deep nets")
         self.gain = gain
         self.layers = cast(Sequence[Layer], nn.ModuleList(layers))
+        self.maps = [layer.affine for layer in layers]  # as lists, without what modules cost at each access
+        self.activations = [layer.unit for layer in layers]
         for l, layer in enumerate(layers[:-1], 1):
             if isinstance(layer.unit, Softmax):
                 raise ConfigError(f"layer {l} has softmax units: they belong at the output, choose another activation")
 
     def forward(self, x: Float[Tensor, "batch *inputs"]) -> Float[Tensor, "batch outputs"]:
-        for layer in self.layers:
-            x = layer.unit(layer.affine(x))
+        for affine, f in zip(self.maps, self.activations):
+            x = f(affine(x))
         return x
 
     @cached_property
@@ -117,11 +119,6 @@ def _positive(name: str, values: Sequence[int]) -> None:
             raise ConfigError(f"{name}={list(values)} holds {value}: every entry must be an integer of 1 or more")
 
 
-def _dense(shape: Sequence[int], outputs: int) -> AffineMap:
-    linear = Linear(math.prod(shape), outputs)
-    return linear if len(shape) == 1 else Chain(Flatten(shape), linear)
-
-
 def mlp(
     shape: Sequence[int], classes: int, hidden: Sequence[int], activation: str, output: str, gain: float = 1.0
 ) -> Network:
@@ -129,9 +126,9 @@ def mlp(
     _positive("arch.hidden", hidden)
     layers = []
     for width in hidden:
-        layers.append(Layer(_dense(shape, width), unit(activation)))
+        layers.append(Layer(Linear(shape, width), unit(activation)))
         shape = (width,)
-    return Network([*layers, Layer(_dense(shape, classes), unit(output))], gain)
+    return Network([*layers, Layer(Linear(shape, classes), unit(output))], gain)
 
 
 def cnn(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ebmrun.algorithm import EnergyLearning, Estimate
 from ebmrun.cost import Cost
-from ebmrun.errors import RunError
+from ebmrun.errors import Diverged
 from ebmrun.network import Network
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
@@ -118,6 +118,6 @@ class Implicit:
         size = float(np.linalg.norm(right))
         residual = float(np.linalg.norm(product(solution) - right)) / size if size else 0.0
         if not np.isfinite(residual):
-            raise RunError("the implicit gradient is no number: the free equilibrium has no finite derivative there, "
+            raise Diverged("the implicit gradient is no number: the free equilibrium has no finite derivative there, "
                            "use alignment.reference=backprop or a smaller optim.lr")
         return parts(solution), residual, residual <= 10 * tolerance

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
 from ebmrun.anderson import Anderson
 from ebmrun.coordinates import Batch, Coordinates, Drive
-from ebmrun.errors import ConfigError, RunError
+from ebmrun.errors import ConfigError, Diverged
 from ebmrun.pull import Pull
 
 CHOICES = {
@@ -27,6 +27,8 @@ CHOICES = {
     "reading": ("equilibrium", "first_step", "frozen"),
     "acceleration": ("none", "anderson"),
 }
+
+SQUARED_WELL = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
 @dataclass
@@ -115,47 +117,54 @@ def descend(
     step_size: float,
 ) -> Relaxed:
     """One pass down: moves every layer and sends its message."""
-    depth, gain = len(u), space.energy.feedback_gain
-    moved, aims, received, sent = (cast("list[Any]", [None] * depth) for _ in range(4))
-    for l in reversed(range(depth)):
-        if l < depth - 1:
+    top, gain, sweeps = len(u) - 1, space.energy.feedback_gain, order == "sweep"
+    moved, aims, received, sent = ([cast(Any, None)] * len(u) for _ in range(4))
+    step: float | Batch = step_size * pull.step if sweeps else step_size
+    for l in range(top, -1, -1):
+        if l < top:
             t = space.maps[l + 1].adjoint(sent[l + 1])
             received[l] = t if gain == 1 else gain * t
         elif not pull.clamps:
             received[l] = pull.message(space.state(l, u[l], drives[l]))
-        if l == depth - 1 and pull.clamps:
+        if l == top and pull.clamps:
             aims[l] = moved[l] = space.place(l, pull.targets, drives[l])
         else:
             aims[l] = space.respond(l, drives[l], received[l])
-            step = step_size * pull.step if l == depth - 1 and order == "sweep" else step_size
             moved[l] = aims[l] if isinstance(step, float) and step == 1 else torch.lerp(u[l], aims[l], step)
-        sent[l] = space.feedback(l, u[l] if order == "synchronous" else moved[l], drives[l])
+        sent[l] = space.feedback(l, moved[l] if sweeps else u[l], drives[l])
+        step = step_size
     return Relaxed(moved, aims, drives, signals, received, sent)
 
 
-def residual(last: Relaxed, u: Sequence[Batch], start: Sequence[Batch] | None) -> float:
+def residual(last: Relaxed, u: list[Batch], start: list[Batch] | None) -> float:
     """The largest over layers of ||aim - u|| / ||moved - start||, with 0/0 = 0, 1 for a layer that has not moved
     but should, and ``start=None`` for zeros; NaN where a state is no number."""
-    away = last.moved if start is None else [moved - first for moved, first in zip(last.moved, start)]
-    parts = [*[aim - each for aim, each in zip(last.aims, u)], *away]
-    # In float64, since squares of small messages underflow. The one wait for the device.
-    norms = torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]).tolist()
+    away = last.moved if start is None else torch._foreach_sub(last.moved, start)
+    norms = _norms([*torch._foreach_sub(last.aims, u), *away])
     if not all(map(math.isfinite, norms)):
         return math.nan
     gaps, displacements = norms[: len(u)], norms[len(u) :]
     return max(gap / away if away else float(gap > 0) for gap, away in zip(gaps, displacements))
 
 
-def diverged(last: Relaxed, step: int, how: Relaxation) -> RunError:
+def _norms(parts: list[Batch]) -> list[float]:
+    """Euclidean norms, with one wait for the device."""
+    norms = torch.stack(torch._foreach_norm(parts)).tolist()
+    if all(SQUARED_WELL[0] < norm < SQUARED_WELL[1] for norm in norms):
+        return norms
+    return torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
+
+
+def diverged(last: Relaxed, step: int, how: Relaxation) -> Diverged:
     """The error that names the layer nearest to the output whose residual is no number, and the step size."""
     depth = len(last.aims)
     layer = next((l for l in reversed(range(depth)) if not torch.linalg.vector_norm(last.aims[l]).isfinite()), 0)
-    return RunError(f"the relaxation diverged at layer {layer + 1} within {step} steps with relax.step_size="
+    return Diverged(f"the relaxation diverged at layer {layer + 1} within {step} steps with relax.step_size="
                     f"{how.step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
 
 
 def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
-    """Relaxes from the free equilibrium that the coordinates start at. Raises RunError when it diverges."""
+    """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     start, drives, signals = space.start()
     frozen = how.reading == "frozen"
     if how.reading != "equilibrium":
@@ -164,7 +173,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         # A layer is read at the step at which the message arrives: layers below have not moved yet, and layers above
         # have been read already. So these readings, L steps long, are one pass down over the drives of the start.
         last = descend(space, start, drives, signals, pull, "sweep", how.step_size)
-        return replace(last, steps=len(start), converged=True)
+        last.steps, last.converged = len(start), True
+        return last
     acceleration = Anderson() if how.acceleration == "anderson" else None
     u = start
     for step in range(1, max_steps + 1):
@@ -175,7 +185,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
             if math.isnan(gap):
                 raise diverged(last, step, how)
             if gap <= how.tol or step == max_steps:
-                return replace(last, steps=step, residual=gap, converged=gap <= how.tol)
+                last.steps, last.residual, last.converged = step, gap, gap <= how.tol
+                return last
         u = acceleration.propose(u, last.moved) if acceleration else last.moved
         if not frozen:
             drives, signals = ascend(space, u, signals[0], drives[0])

@@ -16,6 +16,7 @@ from ebmrun.distributed import Follower, job
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.interrupts import interrupts
 from ebmrun.network import Network
+from ebmrun.rehearsal import rehearse
 from ebmrun.summary import show, summarise
 from ebmrun.tracking import Tracker
 from ebmrun.trainer import Trainer
@@ -39,6 +40,8 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         composed = resolved(cfg)
         path = run_dir / "checkpoint.pt"
         done = restore(run_dir, composed, network, steps) if config.resume else 0
+        if not done:
+            rehearse(trainer)
         summary = finished(run_dir)
         if done >= total and summary.get("steps") == done:
             if processes.leads:

@@ -16,7 +16,7 @@ from ebmrun.alignment import alignment, columns
 from ebmrun.config import TrainerConfig
 from ebmrun.cost import Cost
 from ebmrun.data import Dataset, Split, batches
-from ebmrun.errors import RunError
+from ebmrun.errors import Diverged
 from ebmrun.network import Network
 from ebmrun.tracking import Tracker
 
@@ -63,7 +63,7 @@ class Trainer:
         self, done: int, tracker: Tracker, checkpoint: Callable[[int], None], stopped: Callable[[], bool]
     ) -> None:
         """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
-        steps at the end of each epoch and at a stop. Raises RunError when a number is no longer finite."""
+        steps at the end of each epoch and at a stop. Raises Diverged when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
         gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
         with tqdm(total=total, initial=done, unit="batch", disable=None if self.shows else True, dynamic_ncols=True) as bar:
@@ -147,4 +147,4 @@ def _require_finite(row: Mapping[str, float], step: int) -> None:
     for key, value in row.items():
         if not math.isfinite(value):
             also = ", relax.step_size or nudge.strength" if row.get("relax/steps") else ""
-            raise RunError(f"{key}={value} at step {step}: the training diverged, use a smaller optim.lr{also}")
+            raise Diverged(f"{key}={value} at step {step}: the training diverged, use a smaller optim.lr{also}")

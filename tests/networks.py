@@ -187,4 +187,4 @@ def batch_normed(shape: Sequence[int], classes: int, **_: object) -> Network:
     """A network whose first layer couples the examples of a batch."""
     units = math.prod(shape)
     flat = AffineMap(shape, nn.Sequential(nn.Flatten(), nn.BatchNorm1d(units, affine=False)))
-    return Network([Layer(flat, unit("identity")), Layer(Linear(units, classes), unit("identity"))])
+    return Network([Layer(flat, unit("identity")), Layer(Linear((units,), classes), unit("identity"))])

@@ -96,13 +96,11 @@ def test_a_malformed_configuration_ends_in_one_line_or_trains(command: Command, 
     start = time.monotonic()
     status, lines = command("hydra.run.dir=run", *overrides)
     assert time.monotonic() - start < 30, overrides  # the limit of what counts as a hang
-    # Numbers at the ends of their ranges are no mistakes: where a training overflows, it is the run that failed.
-    assert status in (0, 1, 2), overrides
+    assert status in (0, 2), overrides
     assert not any("Traceback" in line for line in lines), (overrides, lines)
     if status:
         assert len(lines) == 1 and lines[0].startswith("ebmrun: error: "), (overrides, lines)
-        assert status == 2 or "diverged" in lines[0] or "overflow" in lines[0], (overrides, lines)
-        assert not list(tmp_path.rglob("summary.json"))
+        assert not (tmp_path / "run").exists()
     else:
         summary = json.loads((tmp_path / "run" / "summary.json").read_text(), parse_constant=not_finite)
         assert all(math.isfinite(value) for value in summary.values() if isinstance(value, float))

@@ -266,7 +266,7 @@ def test_an_interrupted_run_can_go_on(run: Run, mnist_root: Path, number: signal
 
 def test_a_divergence_keeps_what_was_reached(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     # One batch an epoch, and so large a step that the weights leave the range of float32 within a few epochs.
-    status = run("trainer.batch_size=1437", "trainer.epochs=40", "optim.lr=1e3", "hydra.run.dir=run")
+    status = run("trainer.batch_size=1437", "trainer.epochs=40", "optim.lr=30", "hydra.run.dir=run")
     error = capsys.readouterr().err
     assert status == 1 and error.count("\n") == 1
     assert "diverged at layer" in error and "relax.step_size=1.0" in error and "optim.lr" in error
@@ -281,13 +281,15 @@ def test_a_step_size_too_large_for_the_states_is_named(run: Run, capsys: pytest.
     status = run("dataset=mnist", "relax.coordinates=state", "relax.step_size=2", "nudge.strength=1",
                  "relax.order=synchronous", "relax.max_steps=5000", "trainer.max_steps=5", "hydra.run.dir=run")
     error = capsys.readouterr().err
-    assert status == 1 and error.count("\n") == 1
+    assert status == 2 and error.count("\n") == 1
     assert "diverged at layer" in error and "relax.step_size=2.0" in error
-    assert rows(Path("run")) == []
+    assert not Path("run").exists()
 
 
 def test_backprop_diverges_as_clearly(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("algo=bp", "optim.lr=1e30", "trainer.log_every=1", "hydra.run.dir=run") == 1
+    # Linear outputs of a squared error overshoot by a factor of thousands a step: some steps from float32's largest.
+    settings = ("algo=bp", "arch.hidden=[]", "optim.lr=1e4", "optim.momentum=0", "trainer.log_every=1")
+    assert run(*settings, "hydra.run.dir=run") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "at step" in error and "use a smaller optim.lr" in error
 

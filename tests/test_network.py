@@ -98,7 +98,7 @@ def test_by_layer_groups_in_the_order_of_parameters():
 
 
 def layers(*modules: nn.Module, shape: tuple[int, ...] = (4,)) -> Network:
-    return Network([Layer(Linear(4, 4), unit("tanh")) if shape == (4,) else Layer(AvgPool2d(shape, 1), unit("tanh")),
+    return Network([Layer(Linear((4,), 4), unit("tanh")) if shape == (4,) else Layer(AvgPool2d(shape, 1), unit("tanh")),
                     *(Layer(AffineMap(shape, module), unit("identity")) for module in modules)])
 
 
@@ -147,7 +147,7 @@ def _large(module: nn.Module) -> None:
 
 def test_softmax_inside_is_refused():
     with pytest.raises(ConfigError, match="layer 2 has softmax units.*at the output"):
-        Network([Layer(Linear(4, 4), unit("tanh")), Layer(Linear(4, 4), unit("softmax")), Layer(Linear(4, 4), unit("tanh"))])
+        Network([Layer(Linear((4,), 4), unit("tanh")), Layer(Linear((4,), 4), unit("softmax")), Layer(Linear((4,), 4), unit("tanh"))])
     with pytest.raises(ConfigError, match="layer 1 has softmax units"):
         mlp((4,), 3, hidden=[5], activation="softmax", output="identity")
 

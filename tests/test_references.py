@@ -115,7 +115,7 @@ def test_implicit_differs_from_backprop_by_the_order_of_the_feedback_gain():
 
 def pair(weight: float) -> Network:
     """Two units without biases: x_1 = tanh(weight x_2), x_2 = weight x_1 at input 0."""
-    layers = [Layer(Linear(1, 1), unit("tanh")), Layer(Linear(1, 1), unit("identity"))]
+    layers = [Layer(Linear((1,), 1), unit("tanh")), Layer(Linear((1,), 1), unit("identity"))]
     network = Network(layers).double()
     with torch.no_grad():
         for layer in layers:

@@ -244,7 +244,7 @@ def test_converged_is_said_only_within_the_tolerance(energy, coordinates):
 @pytest.mark.parametrize("order", ["sweep", "synchronous"])
 def test_a_bounded_output_settles_at_its_bound_when_nudged_away_from_its_target(order):
     """x = clip(0.3 - 0.5 (1 - x)) has the solution 0; at the bound a step of more than 1 would swing for ever."""
-    layer = Layer(Linear(1, 1), unit("hard_sigmoid"))
+    layer = Layer(Linear((1,), 1), unit("hard_sigmoid"))
     network = Network([layer]).double()
     with torch.no_grad():
         layer.affine.weight.zero_()

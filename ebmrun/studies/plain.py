@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebmrun.affine import AvgPool2d, Chain, Conv2d, Flatten, Linear
+from ebmrun.affine import AvgPool2d, Chain, Conv2d, Linear
 from ebmrun.cost import Cost, CrossEntropy, SquaredError
 from ebmrun.data import Split
 from ebmrun.errors import ConfigError
@@ -43,13 +43,15 @@ def sequential(network: Network) -> nn.Sequential:
     modules: list[nn.Module] = []
     for layer in network.layers:
         maps = layer.affine.maps if isinstance(layer.affine, Chain) else [layer.affine]
-        modules += [*map(_module, maps), ACTIVATIONS[type(layer.unit)]()]
+        for affine in maps:
+            if isinstance(affine, Linear) and len(affine.shape) > 1:
+                modules.append(nn.Flatten())
+            modules.append(_module(affine))
+        modules.append(ACTIVATIONS[type(layer.unit)]())
     return nn.Sequential(*modules)
 
 
 def _module(affine: nn.Module) -> nn.Module:
-    if isinstance(affine, Flatten):
-        return nn.Flatten()
     if isinstance(affine, AvgPool2d):
         return nn.AvgPool2d(affine.size)
     if isinstance(affine, Linear):
