@@ -51,15 +51,16 @@ def main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra knows it in front
     made.clear()
     try:
+        for word in filter(unnamed, sys.argv[1:]):
+            raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run of "
+                              "each of several, as in algo=bp,pc")
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         # A run's own errors end in `task`: what arrives here was raised on the way to one.
         say(complaint(error, GROUPS), 2)
         raise SystemExit(2) from None
     except (TypeError, AttributeError, AssertionError) as error:  # Hydra's own, over values it does not foresee
-        words = [word for word in sys.argv[1:] if word.partition("=")[0].lstrip("+~") in GROUPS]
-        say(f"cannot compose {' '.join(words) or 'the configuration'} ({one_line(error)}): a group takes the name of one "
-            "of its options, as in algo=pc", 2)
+        say(f"cannot compose the configuration ({one_line(error)}): a group takes the name of one of its options", 2)
         raise SystemExit(2) from None
     except BrokenProcessPool:
         say("a process of the sweep was killed, perhaps for want of memory, and the others with it: the same command "
@@ -69,6 +70,14 @@ def main() -> None:
         raise SystemExit(130) from None
     finally:
         remove_unused()
+
+
+def unnamed(word: str) -> bool:
+    """Whether an override gives a group anything but names: a list (Hydra would merge its options), a number, null, true,
+    false or nothing; or removes the group."""
+    group = word.lstrip("+~").partition("=")[0]
+    no_name = r"^~|[=,](\[.*|null|true|false|-?[\d.][\d.e-]*)?(,|$)"
+    return group in GROUPS and re.search(no_name, word) is not None
 
 
 def task(cfg: DictConfig) -> None:
