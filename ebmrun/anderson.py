@@ -20,8 +20,11 @@ class Anderson:
     """Proposes the next iterate; each example has its own weights, so that no other example changes its path.
 
     Safeguard: an example is accelerated once ``patience`` plain steps in a row have shrunk its g to 0.9 of itself or
-    less. The last of these ratios forecasts what plain steps would reach. When g exceeds the forecast, the example takes
-    the plain step instead that it had then, and only plain steps from there on.
+    less, and not before as many steps as the iterate has parts: until then a change has not crossed all layers, and g
+    does not yet shrink at the rate of the slowest. The last ratio, less a tenth that a jump has to gain, forecasts what
+    plain steps would reach. When g exceeds the forecast, the example takes the plain step instead that it had then, and
+    only plain steps from there on. A forecast is no bound: plain steps that speed up later, or that would have settled in
+    another equilibrium, may still arrive first.
     """
 
     def __init__(self, memory: int = 2, patience: int = 2) -> None:
@@ -33,7 +36,7 @@ class Anderson:
         g = fixed - torch.cat([part.flatten(1) for part in u], 1)
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
         if self.steps == 0:
-            self._begin(g)
+            self._begin(g, len(u))
             proposal = fixed
         else:
             proposal = self._safeguard(self._jump(fixed, g), fixed, size)
@@ -42,7 +45,8 @@ class Anderson:
         widths = [part[0].numel() for part in u]
         return [part.view_as(like) for part, like in zip(proposal.split(widths, 1), u)]
 
-    def _begin(self, g: Flat) -> None:
+    def _begin(self, g: Flat, parts: int) -> None:
+        self.parts = parts
         self.images = g.new_zeros(len(g), self.memory, g.shape[1])  # dT_j, and zeros until there are so many
         self.turns = torch.zeros_like(self.images)  # dg_j
         # At the level of round-off: it keeps the weights finite, and no fixed point depends on them.
@@ -65,8 +69,8 @@ class Anderson:
     def _safeguard(self, jump: Flat, fixed: Flat, size: Each) -> Flat:
         """The accelerated iterate for the examples that may have it, and the plain one for the others."""
         self.shrinking = torch.where(size <= 0.9 * self.size, self.shrinking + 1, 0)
-        begins = ~self.begun & (self.shrinking >= self.patience)
-        self.rate = torch.where(begins, size / self.size, self.rate)
+        begins = ~self.begun & (self.shrinking >= self.patience) & (self.steps >= self.parts)
+        self.rate = torch.where(begins, 0.9 * size / self.size, self.rate)
         self.forecast = torch.where(begins, size, self.forecast * self.rate)
         failed = self.begun & self.trusted & (size > self.forecast)
         self.begun = self.begun | begins

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import torch
-from networks import batch, distance, member, random_mlp, settle, stencil
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
+import torch
+from networks import batch, distance, member, nudged, random_mlp, settle, stencil
+
+from ebmrun.algorithm import EnergyLearning
 from ebmrun.anderson import Anderson
-from ebmrun.energies import Hopfield
+from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.errors import RunError
+from ebmrun.network import Network, initialise, mlp
+from ebmrun.nudge import Nudge
+from ebmrun.relaxation import Relaxed
 
 
 def iterate(step, start, count):
@@ -86,3 +96,47 @@ def test_an_iteration_that_it_cannot_speed_up_is_not_made_to_diverge():
     start = [torch.randn(8, 2, generator=draw, dtype=torch.float64)]
     end = iterate(step, start, 250)[0]
     assert float(end.norm() / start[0].norm()) < 1e-10
+
+
+def drawn(seed: int) -> tuple[Network, Energy, Nudge, dict]:
+    """A network of 1 to 10 layers with its energy, nudge, coordinates and tolerance, all drawn at random."""
+    draw = random.Random(seed)
+    hidden = [draw.randint(2, 16) for _ in range(draw.randint(0, 9))]
+    activation = draw.choice(["hard_sigmoid", "tanh", "sigmoid", "relu"])
+    energy = draw.choice([Predictive, Hopfield, Lifted])(draw.choice([0.3, 0.6, 1.0]))
+    nudge = stencil(draw.choice(["one_sided", "centered", "fourth_order", "clamped"]), 10 ** draw.uniform(-4, 0))
+    how = {"tol": 10 ** draw.uniform(-10, -2), "coordinates": draw.choice(["error", "state"]), "max_steps": 100}
+    network = mlp((6,), 3, hidden, activation, "identity", draw.choice([1.0, math.sqrt(3)]))
+    return initialise(network.double(), seed), energy, nudge, how
+
+
+def races(seed: int) -> Iterator[tuple[Relaxed, Relaxed]]:
+    """Plain and accelerated sweeps in each phase that plain ones bring to its tolerance; with strong feedback they may
+    settle nowhere."""
+    network, energy, nudge, how = drawn(seed)
+    x, y = batch(network, 4, seed)
+
+    def race(phase: Callable[[EnergyLearning], Relaxed | None]) -> Iterator[tuple[Relaxed, Relaxed]]:
+        plain, fast = (member(energy, nudge, network, **how, acceleration=a) for a in ("none", "anderson"))
+        slow = None
+        with suppress(RunError):
+            slow = phase(plain)
+        if slow and slow.converged:
+            yield slow, phase(fast)
+
+    yield from race(lambda way: way.free_equilibrium(network, x)[1])
+    free = settled = None
+    with suppress(RunError):
+        free, settled = member(energy, nudge, network, tol=1e-10, max_steps=200).free_equilibrium(network, x)
+    if free and (settled is None or settled.converged):
+        yield from race(lambda way: nudged(way, network, x, y, free)[0])
+
+
+@torch.no_grad()
+def test_it_costs_one_sweep_at_most_where_it_does_not_help():
+    """On random networks, shallow and deep."""
+    found = [(seed, slow, quick) for seed in range(120) for slow, quick in races(seed)]
+    late = [f"seed {seed}: {quick.steps} steps, plain {slow.steps}" for seed, slow, quick in found
+            if not quick.converged or quick.steps > slow.steps + 1]
+    assert not late, late
+    assert len(found) >= 120 and sum(q.steps for _, _, q in found) < sum(s.steps for _, s, _ in found)
