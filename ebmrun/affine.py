@@ -88,7 +88,8 @@ class Linear(AffineMap):
         return F.linear(dx.flatten(1), self.own["weight"])
 
     def adjoint(self, message: Out) -> In:
-        return torch.mm(message, self.own["weight"]).view(len(message), *self.shape)
+        down = torch.mm(message, self.own["weight"])
+        return down if len(self.shape) == 1 else down.view(down.shape[0], *self.shape)
 
     def gradient(self, message: Out, x: In, constant: bool = True) -> list[Tensor]:
         bias = message.sum(0) if constant else torch.zeros_like(self.bias)

@@ -43,15 +43,15 @@ class Free:
     nodes: int = 1
 
     def repeat(self, nodes: int) -> Free:
-        """The same for several nodes along the batch axis; the inputs, which all nodes share, stay as they are."""
+        """The same for several nodes along the batch axis; inputs and messages sent, which only the learning rule asks
+        for, once for all nodes, stay as they are."""
         if nodes == 1:
             return self
 
         def stacked(parts: Any) -> Any:
             return parts and [each.repeat(nodes, *[1] * (each.ndim - 1)) for each in parts]
 
-        return Free(self.inputs, stacked(self.states), stacked(self.drives), stacked(self.received), stacked(self.sent),
-                    nodes)
+        return Free(self.inputs, stacked(self.states), stacked(self.drives), stacked(self.received), self.sent, nodes)
 
 
 class Coordinates(ABC):
@@ -131,7 +131,7 @@ class State(Coordinates):
         if self.free.sent is None or free_coefficient == 0:
             return None
         below = self.free.states[l - 1][: len(self.free.inputs)] if l else self.free.inputs
-        return free_coefficient * self.free.sent[l][: len(below)], below, True
+        return free_coefficient * self.free.sent[l], below, True
 
 
 class Error(Coordinates):
@@ -166,7 +166,8 @@ class Displacement(Coordinates):
 
     def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
         zeros = [torch.zeros_like(x) for x in self.free.states]
-        return zeros, [torch.zeros_like(a) for a in self.free.drives], [torch.zeros_like(self.free.inputs), *zeros[:-1]]
+        unmoved = self.free.inputs.new_zeros(()).expand_as(self.free.inputs)
+        return zeros, [torch.zeros_like(a) for a in self.free.drives], [unmoved, *zeros[:-1]]
 
     def drive(self, l: int, signal: Batch) -> Batch:
         return self.maps[l].linear(signal)
@@ -197,4 +198,4 @@ class Displacement(Coordinates):
             return None
         shifts = signal.unflatten(0, (self.free.nodes, -1))
         shift = sum(w * each for w, each in zip(coefficients, shifts))
-        return cast("list[Batch]", self.free.sent)[l][: len(shift)], shift, False
+        return cast("list[Batch]", self.free.sent)[l], shift, False

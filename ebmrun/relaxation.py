@@ -113,13 +113,12 @@ def descend(
     drives: list[Drive],
     signals: list[Batch],
     pull: Pull,
-    order: str,
-    step_size: float,
+    sweeps: bool,
+    steps: Sequence[float | Batch],
 ) -> Relaxed:
-    """One pass down: moves every layer and sends its message."""
-    top, gain, sweeps = len(u) - 1, space.energy.feedback_gain, order == "sweep"
+    """One pass down: moves every layer by its step and sends its message."""
+    top, gain = len(u) - 1, space.energy.feedback_gain
     moved, aims, received, sent = ([cast(Any, None)] * len(u) for _ in range(4))
-    step: float | Batch = step_size * pull.step if sweeps else step_size
     for l in range(top, -1, -1):
         if l < top:
             t = space.maps[l + 1].adjoint(sent[l + 1])
@@ -129,10 +128,9 @@ def descend(
         if l == top and pull.clamps:
             aims[l] = moved[l] = space.place(l, pull.targets, drives[l])
         else:
-            aims[l] = space.respond(l, drives[l], received[l])
+            aims[l], step = space.respond(l, drives[l], received[l]), steps[l]
             moved[l] = aims[l] if isinstance(step, float) and step == 1 else torch.lerp(u[l], aims[l], step)
         sent[l] = space.feedback(l, moved[l] if sweeps else u[l], drives[l])
-        step = step_size
     return Relaxed(moved, aims, drives, signals, received, sent)
 
 
@@ -169,16 +167,18 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     frozen = how.reading == "frozen"
     if how.reading != "equilibrium":
         pull = pull.held_at(space.state(len(start) - 1, start[-1], drives[-1]))
+    sweeps = how.order == "sweep"
+    steps = [how.step_size] * (len(start) - 1) + [how.step_size * (pull.step if sweeps else 1)]
     if how.reading == "first_step":
         # A layer is read at the step at which the message arrives: layers below have not moved yet, and layers above
         # have been read already. So these readings, L steps long, are one pass down over the drives of the start.
-        last = descend(space, start, drives, signals, pull, "sweep", how.step_size)
+        last = descend(space, start, drives, signals, pull, True, steps)
         last.steps, last.converged = len(start), True
         return last
     acceleration = Anderson() if how.acceleration == "anderson" else None
     u = start
     for step in range(1, max_steps + 1):
-        last = descend(space, u, drives, signals, pull, how.order, how.step_size)
+        last = descend(space, u, drives, signals, pull, sweeps, steps)
         # After the first step the displacement is that step itself, and its residual says nothing.
         if step == max_steps or (how.tol and step > 1 and step % how.check_every == 0):
             gap = residual(last, u, None if space.starts_at_zero else start)

@@ -128,7 +128,7 @@ class HardSigmoid(Unit):
         return torch.ops.aten.hardtanh_backward(v, y, 0, 1)
 
     def increment(self, a: Batch, d: Batch) -> Batch:
-        return d.clamp(-a, 1 - a) + (a - a.clamp(0, 1))
+        return d.clamp(-a, torch.rsub(a, 1)) + (a - a.clamp(0, 1))
 
     def primal(self, x: Batch) -> Batch:
         return torch.where((x >= 0) & (x <= 1), x.square() / 2, math.inf)
