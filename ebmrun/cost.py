@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ebmrun.errors import ConfigError
 from ebmrun.units import Identity, Softmax, Unit
@@ -39,7 +40,7 @@ class SquaredError(Cost):
         self.curvature = float(isinstance(output, Identity))
 
     def value(self, x: Output, y: Output) -> Float[Tensor, "batch"]:
-        return (x - y).square().sum(1) / 2
+        return F.mse_loss(x, y, reduction="none").sum(1) / 2
 
     def gradient(self, x: Output, y: Output) -> Output:
         return x - y

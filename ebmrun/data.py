@@ -99,6 +99,15 @@ def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dat
     return Dataset(config.name, train, test)
 
 
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """The number of batches. Raises ConfigError for a batch size outside 1..examples."""
+    if not 1 <= batch_size <= examples:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size} is not in 1..{examples}, the examples: choose one there"
+        )
+    return -(-examples // batch_size)
+
+
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> tuple[Int64[Tensor, " _"], ...]:
     """An epoch's batches: slices of a permutation of ``range(examples)``, of which the last may be shorter.
 
@@ -107,10 +116,7 @@ def batches(examples: int, batch_size: int, seed: int, epoch: int) -> tuple[Int6
     Raises:
         ConfigError: a batch size outside 1..examples, or a negative seed.
     """
-    if not 1 <= batch_size <= examples:
-        raise ConfigError(
-            f"trainer.batch_size={batch_size} is not in 1..{examples}, the examples: choose one there"
-        )
+    steps_per_epoch(examples, batch_size)
     if seed < 0:
         raise ConfigError(f"seed={seed} is negative: choose 0 or more")
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(examples)).split(batch_size)

@@ -15,7 +15,7 @@ from ebmrun.algorithm import Algorithm, Estimate
 from ebmrun.alignment import alignment, columns
 from ebmrun.config import TrainerConfig
 from ebmrun.cost import Cost
-from ebmrun.data import Dataset, Split, batches
+from ebmrun.data import Dataset, Split, batches, steps_per_epoch
 from ebmrun.errors import Diverged
 from ebmrun.network import Network
 from ebmrun.tracking import Tracker
@@ -51,7 +51,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Batches an epoch. Raises ConfigError for a batch larger than the training set."""
-        return len(batches(len(self.dataset.train), self.config.batch_size, self.seed, 0))
+        return steps_per_epoch(len(self.dataset.train), self.config.batch_size)
 
     @property
     def steps(self) -> int:

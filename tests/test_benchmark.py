@@ -27,6 +27,7 @@ WIDE = "{name: wide, hidden: [12], activation: hard_sigmoid}"
 DEEP = "{name: deep, hidden: [8], times: 3, activation: tanh}"
 TINY = [
     "study=benchmark", "dataset=digits", "device=cpu", "trainer.batch_size=16", "study.seconds=0",
+    "study.training_seconds=0",
     "study.presets=[bp,pc,ep_centered]",
     f"study.cases=[{WIDE}, {DEEP}]",
     'study.asked=[{case: wide, preset: pc, overrides: ["relax.tol=1e-5"], target: 1e9}]',

@@ -63,10 +63,11 @@ class Asked:
 
 @dataclass
 class Study:
-    """The keys of ``study``; each pair is timed for ``seconds``."""
+    """The keys of ``study``: gradients are timed for ``seconds`` a pair, runs for ``training_seconds``."""
 
     run: str = MISSING
     seconds: float = 1.5
+    training_seconds: float = 20.0
     presets: list[str] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -178,7 +179,7 @@ def trainings(study: Study, overrides: Sequence[str], run_dir: Path) -> Iterator
         case = study.case(asked.case).overrides
         asked_for = [f"algo={asked.preset}", "logger.wandb=false", *asked.overrides]
         cfg = compose("config", [*case, *asked_for, *overrides])
-        yield compared("training", asked, step_times(cfg, run_dir, study.seconds))
+        yield compared("training", asked, step_times(cfg, run_dir, study.training_seconds))
 
 
 def compared(work: str, asked: Asked, times: tuple[float, float, int], **measured: Any) -> Row:
