@@ -1,4 +1,4 @@
-"""Coordinates: what a relaxation moves. The dynamics is the same in each; the precision at a weak nudge is not.
+"""Coordinates: what a relaxation moves. Its equilibria are the same in each; the precision at a weak nudge is not.
 
 A nudge of strength lambda displaces the states by about lambda. Kept inside x, that displacement loses all digits that x
 does not leave it; kept as a number of its own, it loses none.

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, SupportsFloat
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,7 +22,6 @@ from torch import Tensor
 from ebmrun.algorithm import Algorithm, Estimate
 from ebmrun.errors import RunError
 from ebmrun.network import Network
-from ebmrun.tracking import Tracker
 
 Batch = Float[Tensor, "batch ..."]
 Output = Float[Tensor, "batch classes"]
@@ -123,23 +121,6 @@ class Shared:
         *gradients, output, reports = (total.view_as(piece) for total, piece in zip(sums, pieces))
         steps, residual, failed = reports.amax(0).tolist()
         return Estimate(gradients, output, int(steps), residual, not failed)
-
-
-class Follower(Tracker):
-    """The tracker of every process but the first: it leaves nothing."""
-
-    def __init__(self) -> None:
-        pass
-
-    def log(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Does nothing."""
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        pass
 
 
 def _device() -> str:

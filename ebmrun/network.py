@@ -71,7 +71,7 @@ class Network(nn.Module):
 
 
 def initialise(network: Network, seed: int) -> Network:
-    """Weights uniform in +-gain/sqrt(fan-in), biases in +-1/sqrt(fan-in) (Glorot & Bengio 2010, equation 1), drawn on
+    """Weights uniform in +-gain/sqrt(fan-in) (Glorot & Bengio 2010, equation 1), biases in +-1/sqrt(fan-in), drawn on
     the CPU so that every device and every precision starts from the same numbers for the same seed. A gain of sqrt(3)
     gives weights the variance 1/fan-in, with which linear units keep the size of a signal through any depth (LeCun et
     al. 1998)."""

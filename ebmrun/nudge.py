@@ -62,7 +62,8 @@ class Nudge:
         """The power p in the error O(strength^p) of the estimate, from the moments; None where it clamps."""
         if self.clamps:
             return None
-        return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9)
+        size = max(map(abs, self.nodes))  # the moment of order m grows as its power m - 1
+        return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
 
     @property
     def strengths(self) -> list[float]:

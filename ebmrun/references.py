@@ -53,7 +53,8 @@ class Implicit:
         (1 - dPhi/dx)^T v = dC/dx,      g = (dPhi/dtheta)^T v
 
     The linear system is solved by GMRES with products from autograd. ``residual`` of the estimate is the larger of that
-    of the equilibrium and that of the linear solve; ``converged`` says whether both met their tolerance.
+    of the equilibrium and that of the linear solve; ``converged`` says whether both met their tolerance, the solve to
+    within a factor of ten, since GMRES stops by a residual that it updates and this one is computed anew.
     """
 
     learning: EnergyLearning
@@ -63,7 +64,7 @@ class Implicit:
         return self.learning.predict(network, x)
 
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """The gradient of the mean cost at the free equilibrium."""
+        """The gradient of the mean cost at the free equilibrium. Raises Diverged where it has none."""
         eps = torch.finfo(x.dtype).eps
         how = replace(self.learning.relaxation, reading="equilibrium", order="sweep", step_size=1.0, tol=eps**0.75,
                       max_steps=1000, free_steps=None)

@@ -6,8 +6,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 from ebmrun.data import Split
-from ebmrun.distributed import Follower
 from ebmrun.errors import ConfigError, Diverged
+from ebmrun.tracking import Silent
 from ebmrun.trainer import Trainer
 
 STEPS = 2  # the second is the first to see weights that a learning rate has moved
@@ -30,6 +30,6 @@ def rehearse(trainer: Trainer) -> None:
         shows=False,
     )
     try:
-        twin.train(0, Follower(), lambda step: None, lambda: False)
+        twin.train(0, Silent(), lambda step: None, lambda: False)
     except Diverged as error:
         raise ConfigError(str(error)) from error

@@ -33,13 +33,16 @@ SQUARED_WELL = (1e-15, 1e15)  # norms whose squares float32 can hold; others are
 
 @dataclass
 class Relaxation:
-    """How to relax. Raises ConfigError for values out of range.
+    """How to relax: layer by layer (``sweep``) or all at once (``synchronous``), by ``step_size`` in (0, 2] of the way to
+    each answer, in ``coordinates`` of one kind or the other, with or without ``acceleration``. Raises ConfigError for
+    values out of range.
 
     ``reading``: ``equilibrium`` uses the states at which the relaxation ends. ``first_step`` reads each layer at the
     step at which the message first reaches it (Song et al. 2020); ``frozen`` keeps drives, Jacobians and the cost's
-    gradient at the forward pass (Millidge, Tschantz & Buckley 2020). ``tol`` bounds the residual: the largest over
-    layers of ||respond - u|| / ||u - start||; 0 runs ``max_steps`` in any case. ``free_steps`` bounds a free phase that
-    has to settle (null: ``max_steps``). The residual is read every ``check_every`` steps.
+    gradient at the forward pass (Millidge, Tschantz & Buckley 2020). ``tol`` (0 or more) bounds the residual: the
+    largest over layers of ||respond - u|| / ||moved - start||; 0 runs ``max_steps`` (1 or more) in any case.
+    ``free_steps`` bounds a free phase that has to settle (null: ``max_steps``). The residual is read every
+    ``check_every`` steps.
     """
 
     order: str = "sweep"
@@ -156,7 +159,8 @@ def _norms(parts: list[Batch]) -> list[float]:
 def diverged(last: Relaxed, step: int, how: Relaxation) -> Diverged:
     """The error that names the layer nearest to the output whose residual is no number, and the step size."""
     depth = len(last.aims)
-    layer = next((l for l in reversed(range(depth)) if not torch.linalg.vector_norm(last.aims[l]).isfinite()), 0)
+    sizes = [torch.linalg.vector_norm(aim, dtype=torch.float64) for aim in last.aims]
+    layer = next((l for l in reversed(range(depth)) if not sizes[l].isfinite()), 0)
     return Diverged(f"the relaxation diverged at layer {layer + 1} within {step} steps with relax.step_size="
                     f"{how.step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
 

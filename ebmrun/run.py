@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ebmrun import checkpoint
 from ebmrun.config import resolved, typed
-from ebmrun.distributed import Follower, job
+from ebmrun.distributed import job
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.interrupts import interrupts
 from ebmrun.network import Network
 from ebmrun.rehearsal import rehearse
 from ebmrun.summary import show, summarise
-from ebmrun.tracking import Tracker
+from ebmrun.tracking import Silent, Tracker
 from ebmrun.trainer import Trainer
 
 # What a resumed run may do otherwise than the run that it continues.
@@ -54,7 +54,7 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
                                        "optimizer": steps.state_dict()})
 
         tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
-                   if processes.leads else Follower())
+                   if processes.leads else Silent())
         with tracker, interrupts() as interrupt:
             trainer.train(done, tracker, save, lambda: interrupt.stops(processes.largest))
             if interrupt.number:

@@ -103,6 +103,23 @@ class Tracker(AbstractContextManager["Tracker"]):
             self._wandb.close(failed=error is not None)
 
 
+class Silent(Tracker):
+    """A tracker that leaves nothing: of a rehearsal, and of every process but the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Does nothing."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        pass
+
+
 class _Wandb:
     """The Weights & Biases client, on a leash: its first failure ends it, with one line, and never the run."""
 

@@ -141,6 +141,7 @@ class Softmax(Unit):
     """f(a)_i = exp a_i / sum_j exp a_j, with G the negative entropy on the simplex and G* = logsumexp.
 
     ``primal`` and ``dual`` share one number an example among its units, so that summing over units gives it back.
+    ``primal`` sees negative states, but not whether those of an example sum to 1.
     """
 
     def __call__(self, a: Batch) -> Batch:

@@ -163,7 +163,7 @@ def plain_relaxation(
                     states[l] = before[l] + step_size * (aims[l] - before[l])
     gaps = [float((aim - old).detach().norm()) for aim, old in zip(aims, before)]
     away = [float((new - old).detach().norm()) for new, old in zip(states, start)]
-    return states, max(g / a if a else math.inf if g else 0.0 for g, a in zip(gaps, away))
+    return states, max(g / a if a else float(g > 0) for g, a in zip(gaps, away))
 
 
 # Parts of a user's own, good and bad, for configurations to name.

@@ -132,7 +132,7 @@ def test_the_error_is_that_of_the_nudge(run: Run) -> None:
 
 
 def test_the_published_scheme_reports_its_larger_error(run: Run) -> None:
-    assert run("dataset=mnist", "relax.coordinates=state", "relax.step_size=0.3", "relax.max_steps=50",
+    assert run("dataset=mnist", "relax=gradient_flow", "relax.step_size=0.3", "relax.max_steps=50",
                "trainer.max_steps=20", "alignment.every=1", "hydra.run.dir=state") == 0
     found = summary(Path("state"))
     # A displacement of 1e-4 of the state keeps three digits of float32's seven.

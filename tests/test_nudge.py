@@ -13,12 +13,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf" / "nudge"
 ORDERS = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4}
 
 
-class Loader(yaml.SafeLoader):
-    """YAML 1.2 floats such as 1e-4, which PyYAML alone reads as text."""
-
-
 def shipped(name: str, **changes: float) -> Nudge:
-    return Nudge(**yaml.load((CONF / f"{name}.yaml").read_text(), Loader) | changes)
+    return Nudge(**yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes)
 
 
 def estimate(nudge: Nudge, power: int) -> float:

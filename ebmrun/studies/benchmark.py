@@ -148,7 +148,7 @@ def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, 
     def theirs() -> tuple[Tensor, ...]:
         return plain.gradient(model, mean_cost, x, y)
 
-    if isinstance(algorithm, EnergyLearning) and not algorithm.feedforward:
+    if isinstance(algorithm, EnergyLearning) and not (algorithm.feedforward or algorithm.nudge.clamps):
         name, reference = "implicit", Implicit(algorithm).estimate(network, x, y)
     else:
         name, reference = "backprop", Backprop(parts.cost).estimate(network, x, y)
