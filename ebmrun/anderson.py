@@ -23,8 +23,8 @@ class Anderson:
     less, and not before as many steps as the iterate has parts: until then a change has not crossed all layers, and g
     does not yet shrink at the rate of the slowest. The last ratio, less a tenth that a jump has to gain, forecasts what
     plain steps would reach. When g exceeds the forecast, the example takes the plain step instead that it had then, and
-    only plain steps from there on. A forecast is no bound: plain steps that speed up later, or that would have settled in
-    another equilibrium, may still arrive first.
+    only plain steps from there on. A forecast is no bound: plain steps that speed up later, or that would have settled
+    in another equilibrium, may still arrive first.
     """
 
     def __init__(self, memory: int = 2, patience: int = 2) -> None:

@@ -52,8 +52,8 @@ def main() -> None:
     made.clear()
     try:
         for word in filter(unnamed, sys.argv[1:]):
-            raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run of "
-                              "each of several, as in algo=bp,pc")
+            raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run "
+                              "of each of several, as in algo=bp,pc")
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         # A run's own errors end in `task`: what arrives here was raised on the way to one.
@@ -73,8 +73,8 @@ def main() -> None:
 
 
 def unnamed(word: str) -> bool:
-    """Whether an override gives a group anything but names: a list (Hydra would merge its options), a number, null, true,
-    false or nothing; or removes the group."""
+    """Whether an override gives a group anything but names: a list (Hydra would merge its options), a number, null,
+    true, false or nothing; or removes the group."""
     group = word.lstrip("+~").partition("=")[0]
     no_name = r"^~|[=,](\[.*|null|true|false|-?[\d.][\d.e-]*)?(,|$)"
     return group in GROUPS and re.search(no_name, word) is not None
@@ -128,7 +128,7 @@ def judge(error: Exception) -> tuple[int, str]:
 
 
 def say(message: str, status: int = 1) -> None:
-    """Print one line of error. A bad configuration (status 2) is bad for all processes of `torchrun`: one of them says so."""
+    """Print one line of error. Of a bad configuration (status 2), one process of `torchrun` speaks for all."""
     if status == 2 and os.environ.get("RANK", "0") != "0":
         return
     print(f"ebmrun: error: {message}", file=sys.stderr)

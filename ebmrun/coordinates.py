@@ -1,7 +1,7 @@
 """Coordinates: what a relaxation moves. Its equilibria are the same in each; the precision at a weak nudge is not.
 
-A nudge of strength lambda displaces the states by about lambda. Kept inside x, that displacement loses all digits that x
-does not leave it; kept as a number of its own, it loses none.
+A nudge of strength lambda displaces the states by about lambda. Kept inside x, that displacement loses all digits that
+x does not leave it; kept as a number of its own, it loses none.
 
     State          u = x
     Error          u = x - f(a), relative to what the present drive alone would give (free equilibrium: u = 0)
@@ -33,7 +33,7 @@ Term = tuple[Batch, Batch, bool]  # a message, a signal, and whether the map's c
 @dataclass(frozen=True)
 class Free:
     """A free equilibrium, or a forward pass: the inputs, and for layers l = 0..L-1 counting from the input the states
-    x_l = respond(a_l, t_l), the drives a_l, and the messages t_l received and m_l sent, None where they are all zero."""
+    x_l = respond(a_l, t_l), the drives a_l, and the messages t_l received and m_l sent, None where all are zero."""
 
     inputs: Batch
     states: list[Batch]

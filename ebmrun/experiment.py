@@ -45,7 +45,8 @@ def build(cfg: DictConfig) -> Parts:
     """Every part of a configuration. Raises ConfigError for the first that cannot be."""
     config = typed(cfg)
     if not isinstance(cfg.algo.get("name"), str):
-        raise ConfigError(f"algo.name={cfg.algo.get('name')} must be a name: add `name: ...` below `algo:` in the preset")
+        raise ConfigError(f"algo.name={cfg.algo.get('name')} must be a name: add `name: ...` below `algo:` in the "
+                          "preset")
     device = config.torch_device()
     torch.manual_seed(config.seed)
     torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
@@ -92,8 +93,8 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
-    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy that
-    leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
+    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
+    that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
 
     Raises ConfigError where no digit is left of it, and warns below two.
     """
@@ -158,7 +159,7 @@ def _function(key: str, path: Any) -> Callable[..., Any]:
 
 
 def _made(key: str, node: Any, kind: type, **given: Any) -> Any:
-    """What a part of the configuration stands for. Raises ConfigError where it cannot be built, or is not of its kind."""
+    """What a part of the configuration stands for. Raises ConfigError where it does not build or is of another kind."""
     try:
         made = instantiate(node, **given, _convert_="all")
     except InstantiationException as error:

@@ -33,9 +33,9 @@ SQUARED_WELL = (1e-15, 1e15)  # norms whose squares float32 can hold; others are
 
 @dataclass
 class Relaxation:
-    """How to relax: layer by layer (``sweep``) or all at once (``synchronous``), by ``step_size`` in (0, 2] of the way to
-    each answer, in ``coordinates`` of one kind or the other, with or without ``acceleration``. Raises ConfigError for
-    values out of range.
+    """How to relax: layer by layer (``sweep``) or all at once (``synchronous``), by ``step_size`` in (0, 2] of the way
+    to each answer, in ``coordinates`` of one kind or the other, with or without ``acceleration``. Raises ConfigError
+    for values out of range.
 
     ``reading``: ``equilibrium`` uses the states at which the relaxation ends. ``first_step`` reads each layer at the
     step at which the message first reaches it (Song et al. 2020); ``frozen`` keeps drives, Jacobians and the cost's

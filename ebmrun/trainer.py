@@ -66,7 +66,8 @@ class Trainer:
         steps at the end of each epoch and at a stop. Raises Diverged when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
         gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
-        with tqdm(total=total, initial=done, unit="batch", disable=None if self.shows else True, dynamic_ncols=True) as bar:
+        hidden = None if self.shows else True
+        with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
             for step, (x, y) in enumerate(self._batches(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0

@@ -33,8 +33,8 @@ def draw(h: np.ndarray, errors: dict[str, np.ndarray], path: Path) -> None:
         if not marker:  # a single node without a free gradient is the one-sided stencil again
             continue
         single = precision == "float32"
-        axes[int(fed)].plot(h, error, color=colour(member), marker=None if single else marker, markersize=4, markevery=2,
-                       linewidth=1 if single else 1.5, linestyle="--" if single else "-", alpha=0.75 if single else 1)
+        style = {"linewidth": 1, "linestyle": "--", "alpha": 0.75} if single else {"linewidth": 1.5, "marker": marker}
+        axes[int(fed)].plot(h, error, color=colour(member), markersize=4, markevery=2, **style)
     for precision in (np.float32, np.float64):
         unit = np.finfo(precision).eps / 2
         for axis in axes:
@@ -89,8 +89,8 @@ def main(run: Path, results: Path) -> None:
 
 Each line is one member of the family on one batch of a small network. Left: the nudge strength λ falls. g* is the
 gradient of backprop for predictive coding and the lifted energy, whose free equilibrium is the forward pass, and the
-gradient at its own free equilibrium, by implicit differentiation, for equilibrium propagation. Right: the feedback gain γ
-falls. There g* is the gradient of backprop for all: predictive coding and contrastive Hebbian learning with a clamped
+gradient at its own free equilibrium, by implicit differentiation, for equilibrium propagation. Right: the feedback gain
+γ falls. There g* is the gradient of backprop for all: predictive coding and contrastive Hebbian learning with a clamped
 output, equilibrium propagation with a fixed weak nudge. For predictive coding and the lifted energy the single stencil
 is the one-sided one, since the free gradient is zero, and lies under it in the figure.
 

@@ -3,9 +3,9 @@
     python scripts/kill.py [--kills 100] [--seed 0] [--folder FOLDER] [OVERRIDE ...]
 
 Each life of a run is `ebmrun resume=true hydra.run.dir=RUN OVERRIDE ...` in a process that SIGKILL ends after a random
-part of the time that the whole training takes; a run that outlives its part is compared, and the next one begins. Weights,
-optimizer and metrics.csv (but for its clock) must be those of the run left alone, bit for bit. Prints one line for each
-kill; exits with 1 at the first difference.
+part of the time that the whole training takes; a run that outlives its part is compared, and the next one begins.
+Weights, optimizer and metrics.csv (but for its clock) must be those of the run left alone, bit for bit. Prints one line
+for each kill; exits with 1 at the first difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A page over any folder of runs: tables over seeds, differences from a baseline, figures, and the runs that are missing.
+"""A page over any folder of runs: tables over seeds, differences from a baseline, figures, and what runs are missing.
 
     python scripts/report.py FOLDER [--baseline bp] [--out FOLDER/report]
 
@@ -34,16 +34,18 @@ def write(runs: Runs, title: str, baseline: str, out: Path) -> None:
                          means(runs.table)))
         paired = differences(runs.table, baseline)
         if not paired.empty:
-            sections.append((f"Differences from {baseline}",
-                             f"Paired by seed: a run minus that of {baseline}, mean ± standard error of the mean.", paired))
-        figures = {"learning": ("Loss and accuracy", learning(runs)), "layers": ("Alignment of each layer", layers(runs)),
+            words = f"Paired by seed: a run minus that of {baseline}, mean ± standard error of the mean."
+            sections.append((f"Differences from {baseline}", words, paired))
+        figures = {"learning": ("Loss and accuracy", learning(runs)),
+                   "layers": ("Alignment of each layer", layers(runs)),
                    "strengths": ("Error against nudge", strengths(runs))}
         for name, (heading, figure) in figures.items():
             if figure:
                 figure.savefig(out / f"{name}.png", dpi=120)
                 plt.close(figure)
                 sections.append((heading, "Bands and bars are standard errors over seeds.", f"{name}.png"))
-    text = f"{finished} finished runs" + (f", {len(runs.amiss)} missing or broken." if runs.amiss else ", none missing.")
+    amiss = f"{len(runs.amiss)} missing or broken" if runs.amiss else "none missing"
+    text = f"{finished} finished runs, {amiss}."
     plain, page = [f"# {title}", text], [f"<h1>{html.escape(title)}</h1><p>{html.escape(text)}</p>"]
     for heading, words, content in sections:
         if isinstance(content, str):
@@ -60,7 +62,8 @@ def write(runs: Runs, title: str, baseline: str, out: Path) -> None:
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}}
-table{{border-collapse:collapse;display:block;overflow-x:auto}}td,th{{padding:.2rem .7rem;text-align:right;white-space:nowrap}}
+table{{border-collapse:collapse;display:block;overflow-x:auto}}
+td,th{{padding:.2rem .7rem;text-align:right;white-space:nowrap}}
 tr:nth-child(even){{background:#f4f4f4}}td:first-child,th:first-child{{text-align:left}}img{{max-width:100%}}</style></head>
 <body>{body}</body></html>
 """

@@ -65,8 +65,8 @@ def layers(runs: Runs) -> Figure | None:
     figure, axes = plt.subplots(figsize=(7, 3.6))
     depths: set[int] = set()
     for group, style in by_setting(runs.table, settings(runs.table)):
-        found = pd.DataFrame([runs.metrics[run].filter(regex=rf"^{ALIGNED}/layer\d+$").median() for run in group["run"]])
-        found = found.dropna(axis=1, how="all")
+        medians = [runs.metrics[run].filter(regex=rf"^{ALIGNED}/layer\d+$").median() for run in group["run"]]
+        found = pd.DataFrame(medians).dropna(axis=1, how="all")
         if found.empty or not (found.to_numpy() > 0).any():
             continue  # the reference itself
         depth = [int(column.rpartition("layer")[2]) for column in found]

@@ -116,8 +116,8 @@ def test_chain_is_the_composition():
 
 
 @pytest.mark.parametrize(("name", "shape"), [("conv stride padding", (3, 4, 3)), ("conv stride remainder", (2, 2, 3)),
-                                             ("pool remainder", (2, 3, 2)), ("linear on images", (3,)), ("linear", (3,)),
-                                             ("generic transposed", (3, 6, 6))])
+                                             ("pool remainder", (2, 3, 2)), ("linear on images", (3,)),
+                                             ("linear", (3,)), ("generic transposed", (3, 6, 6))])
 def test_output_shape(name, shape):
     """floor((n + 2 padding - kernel) / stride) + 1 for a convolution, floor(n / size) for a pool."""
     assert MAPS[name]().output_shape == shape

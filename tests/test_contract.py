@@ -79,7 +79,8 @@ def test_mistakes_in_a_users_energy(function, mistake):
 
 @pytest.mark.parametrize("value", [lambda self, x, a, f: (x - f(a)).square(),
                                    lambda self, x, a, f: -(x - f(a)).square() / 2,
-                                   lambda self, x, a, f: (x - a).square() / 2], ids=["without half", "sign", "without f"])
+                                   lambda self, x, a, f: (x - a).square() / 2],
+                         ids=["without half", "sign", "without f"])
 def test_mistakes_in_the_value_show_in_the_others(value):
     mine = type("Mine", (Plain,), {"value": value})()
     with pytest.raises(ConfigError, match=r"contradicts its value\(\)"):

@@ -38,7 +38,8 @@ def test_cross_entropy_of_soft_targets():
 
 
 @pytest.mark.parametrize("cost", [SquaredError(unit("identity")), CrossEntropy(unit("identity")),
-                                  CrossEntropy(unit("softmax"))], ids=["squared error", "of logits", "of probabilities"])
+                                  CrossEntropy(unit("softmax"))],
+                         ids=["squared error", "of logits", "of probabilities"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_gradient_is_that_of_autograd(cost, soft):
     logits, _, y = batch()

@@ -97,7 +97,8 @@ def children(process: int) -> list[int]:
 
 def running(tmp_path: Path) -> "subprocess.Popen[str]":
     """A job that has begun to train and would go on for very long."""
-    job = begin(tmp_path, 2, "trainer.epochs=100000", "trainer.max_steps=null", "hydra.run.dir=run", "alignment.every=0")
+    job = begin(tmp_path, 2, "trainer.epochs=100000", "trainer.max_steps=null", "hydra.run.dir=run",
+                "alignment.every=0")
     metrics = tmp_path / "run" / "metrics.csv"
     while not (metrics.exists() and metrics.read_text().count("\n") > 30):
         assert job.poll() is None, job.communicate()

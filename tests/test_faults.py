@@ -1,4 +1,4 @@
-"""Whatever is wrong with the configuration, the disk or the network, a run ends in one line, and leaves nothing torn."""
+"""Whatever is wrong with the configuration, disk or network, a run ends in one line, and leaves nothing torn."""
 
 import contextlib
 import json
@@ -23,8 +23,8 @@ SHORT = ["logger=csv", "device=cpu", "dataset=digits", "trainer.max_steps=2", "a
 Command = Callable[..., tuple[int, list[str]]]
 
 # Numbers at the ends of their ranges and beyond.
-EXTREME = ["-1", "0", "1", "2", "3", "1e-320", "1e-30", "1e-6", "0.5", "0.999", "1.5", "1e6", "1e30", "1e308", "nan", "inf",
-           "-inf", "9223372036854775807", "9223372036854775808"]
+EXTREME = ["-1", "0", "1", "2", "3", "1e-320", "1e-30", "1e-6", "0.5", "0.999", "1.5", "1e6", "1e30", "1e308", "nan",
+           "inf", "-inf", "9223372036854775807", "9223372036854775808"]
 NUMBERS = ["seed", "energy.feedback_gain", "nudge.strength", "nudge.nodes.0", "nudge.weights.0", "relax.step_size",
            "relax.max_steps", "relax.tol", "relax.free_steps", "dataset.range.1", "optim.lr", "+optim.momentum",
            "+optim.weight_decay", "trainer.epochs", "trainer.batch_size", "trainer.max_steps", "trainer.log_every",
@@ -33,10 +33,11 @@ NUMBERS = ["seed", "energy.feedback_gain", "nudge.strength", "nudge.nodes.0", "n
 ODD = [*EXTREME, "null", "true", "[]", "[1]", "[8,8]", "[0]", "[[1]]", "{}", "{a:1}", "''", "zebra", "3j", "${seed}",
        "${absent}", "???", "'${'", "[1,nan]", "/dev/null", "os.getcwd", "torch.nn.Linear"]
 KEYS = [*(key.lstrip("+") for key in NUMBERS), "device", "precision", "resume", "algo.name", "algo.build",
-        "arch.hidden", "arch.activation", "arch.output", "arch._target_", "dataset.name", "dataset.root", "dataset.range",
-        "energy._target_", "cost._target_", "nudge.nodes", "nudge.weights", "relax.order", "relax.acceleration",
-        "relax.coordinates", "relax.reading", "optim._target_", "alignment.reference", "logger.wandb", "logger.tags",
-        "study.run", "algo", "arch", "cost", "energy", "nudge", "relax", "optim", "trainer", "alignment"]
+        "arch.hidden", "arch.activation", "arch.output", "arch._target_", "dataset.name", "dataset.root",
+        "dataset.range", "energy._target_", "cost._target_", "nudge.nodes", "nudge.weights", "relax.order",
+        "relax.acceleration", "relax.coordinates", "relax.reading", "optim._target_", "alignment.reference",
+        "logger.wandb", "logger.tags", "study.run", "algo", "arch", "cost", "energy", "nudge", "relax", "optim",
+        "trainer", "alignment"]
 GROUPS = {group: sorted(path.stem for path in (cli.CONF / group).glob("*.yaml"))
           for group in ("algo", "arch", "cost", "energy", "nudge", "optim", "relax")}
 

@@ -27,8 +27,8 @@ def copy_parameters(source: nn.Module, target: nn.Module) -> None:
 
 def test_mlp_is_torch_nn():
     network = initialise(mlp((1, 9, 8), 10, **MLP).double(), seed=3)
-    like = nn.Sequential(nn.Flatten(), nn.Linear(72, 7), nn.Tanh(), nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 10)).double()
-    copy_parameters(network, like)
+    like = nn.Sequential(nn.Flatten(), nn.Linear(72, 7), nn.Tanh(), nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 10))
+    copy_parameters(network, like.double())
     torch.testing.assert_close(network(images()), like(images()))
 
 
@@ -93,7 +93,8 @@ def test_by_layer_groups_in_the_order_of_parameters():
     grouped = network.by_layer(list(network.parameters()))
     assert [len(group) for group in grouped] == [2, 2, 2, 2]
     assert all(a is b for layer, group in zip(network.layers, grouped) for a, b in zip(layer.parameters(), group))
-    pooled = Network([Layer(AvgPool2d((1, 4, 4), 2), unit("identity")), Layer(AffineMap((1, 2, 2), nn.Flatten()), unit("tanh"))])
+    pool, flat = AvgPool2d((1, 4, 4), 2), AffineMap((1, 2, 2), nn.Flatten())
+    pooled = Network([Layer(pool, unit("identity")), Layer(flat, unit("tanh"))])
     assert pooled.by_layer([]) == [[], []]
 
 
@@ -147,7 +148,7 @@ def _large(module: nn.Module) -> None:
 
 def test_softmax_inside_is_refused():
     with pytest.raises(ConfigError, match="layer 2 has softmax units.*at the output"):
-        Network([Layer(Linear((4,), 4), unit("tanh")), Layer(Linear((4,), 4), unit("softmax")), Layer(Linear((4,), 4), unit("tanh"))])
+        Network([Layer(Linear((4,), 4), unit(name)) for name in ("tanh", "softmax", "tanh")])
     with pytest.raises(ConfigError, match="layer 1 has softmax units"):
         mlp((4,), 3, hidden=[5], activation="softmax", output="identity")
 

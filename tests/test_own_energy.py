@@ -17,8 +17,8 @@ from ebmrun import cli
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOTALL))
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", ""), re.DOTALL) for line in block.splitlines()
-            if line.startswith("ebmrun ")]
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", ""), re.DOTALL)
+            for line in block.splitlines() if line.startswith("ebmrun ")]
 Run = Callable[..., int]
 
 

@@ -40,7 +40,8 @@ def test_it_moves_neither_the_network_nor_the_optimizer(tmp_path: Path) -> None:
     fresh, rehearsed = stepped(0.1), stepped(0.1)
     before = deepcopy((rehearsed.network.state_dict(), rehearsed.optimizer.state_dict()))
     rehearse(rehearsed)
-    torch.testing.assert_close((rehearsed.network.state_dict(), rehearsed.optimizer.state_dict()), before, rtol=0, atol=0)
+    after = (rehearsed.network.state_dict(), rehearsed.optimizer.state_dict())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
     for subject, folder in ((fresh, "fresh"), (rehearsed, "rehearsed")):
         (tmp_path / folder).mkdir()
         train(subject, tmp_path / folder)

@@ -43,8 +43,8 @@ def files(folder: str) -> dict[Path, tuple[int, bytes]]:
 
 def kill(*arguments: str, timeout: int) -> str:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "kill.py"), *arguments], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": path}, timeout=timeout, check=False)
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "kill.py"), *arguments], capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": path}, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -142,7 +142,11 @@ def test_the_gradient_is_measured_against_the_reference_and_not_the_reverse(tmp_
 
 @pytest.mark.parametrize(
     "every, log_every, logged, aligned",
-    [(0, 3, [3, 5, 6, 9, 10], []), (4, 100, [4, 5, 8, 10], [4, 8]), (2, 3, [2, 3, 4, 5, 6, 8, 9, 10], [2, 4, 6, 8, 10])],
+    [
+        (0, 3, [3, 5, 6, 9, 10], []),
+        (4, 100, [4, 5, 8, 10], [4, 8]),
+        (2, 3, [2, 3, 4, 5, 6, 8, 9, 10], [2, 4, 6, 8, 10]),
+    ],
 )
 def test_rows_and_measures_come_as_often_as_asked(
     tmp_path: Path, every: int, log_every: int, logged: list[int], aligned: list[int]
@@ -209,8 +213,9 @@ def test_the_clock_reads_milliseconds(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("untyped")  # the checks of types cannot be compiled
 def test_a_compiled_gradient_trains_the_same(tmp_path: Path) -> None:
     for compile in ("true", "false"):  # in processes of their own, since what checks shapes cannot be compiled
-        subprocess.run([sys.executable, "-m", "ebmrun", "algo=pc", "arch.hidden=[6,5]", "arch.activation=tanh", "logger=csv",
-                        "precision=float64", "relax.tol=1e-10", "trainer.max_steps=4", f"trainer.compile={compile}",
-                        f"hydra.run.dir={tmp_path / compile}"], check=True, cwd=Path(__file__).parents[1])
+        subprocess.run([sys.executable, "-m", "ebmrun", "algo=pc", "arch.hidden=[6,5]", "arch.activation=tanh",
+                        "logger=csv", "precision=float64", "relax.tol=1e-10", "trainer.max_steps=4",
+                        f"trainer.compile={compile}", f"hydra.run.dir={tmp_path / compile}"],
+                       check=True, cwd=Path(__file__).parents[1])
     compiled, plain = (load(tmp_path / compile / "checkpoint.pt")["network"] for compile in ("true", "false"))
     torch.testing.assert_close(compiled, plain, rtol=1e-9, atol=1e-12)

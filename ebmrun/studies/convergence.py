@@ -25,18 +25,19 @@ class Fit:
     floor: float
 
     def confirms(self, predicted: float, margin: float = 0.25) -> bool:
-        """Whether the whole interval lies within ``margin`` of a predicted order (two one-sided tests). Orders are whole
-        numbers: an interval within a quarter of one excludes all others."""
+        """Whether the whole interval lies within ``margin`` of a predicted order (two one-sided tests). Orders are
+        whole numbers: an interval within a quarter of one excludes all others."""
         return predicted - margin < self.low and self.high < predicted + margin
 
 
 def fit_order(strengths: Sequence[float] | np.ndarray, errors: Sequence[float] | np.ndarray) -> Fit:
     """The slope of log error over log strength by least squares.
 
-    Left out are, at the small end, errors within twenty times the smallest one, where round-off takes part (unless all but
-    a few are: a curve that never falls is fitted whole); at the large end, as many strengths as makes the interval
-    narrowest, for there the higher orders bend the line; the interval does not count that choice. Raises ValueError for fewer than four points, and for
-    strengths or errors that are not positive and finite: an error of exactly 0 has no logarithm.
+    Left out are, at the small end, errors within twenty times the smallest one, where round-off takes part (unless all
+    but a few are: a curve that never falls is fitted whole); at the large end, as many strengths as makes the interval
+    narrowest, for there the higher orders bend the line; the interval does not count that choice. Raises ValueError for
+    fewer than four points, and for strengths or errors that are not positive and finite: an error of exactly 0 has no
+    logarithm.
     """
     if len(strengths) != len(errors) or len(strengths) < FEWEST:
         raise ValueError(f"{len(strengths)} strengths and {len(errors)} errors: give as many, and {FEWEST} or more")

@@ -40,8 +40,8 @@ class Curve:
 
     @property
     def predicted(self) -> int:
-        """The order that theory gives: 1 in the feedback gain, that of the stencil in the strength (0 for a clamp, which
-        the strength does not change)."""
+        """The order that theory gives: 1 in the feedback gain, that of the stencil in the strength (0 for a clamp,
+        which the strength does not change)."""
         return 1 if self.moves == "feedback_gain" else self.learning.nudge.order or 0
 
     def at(self, value: float) -> EnergyLearning:
