@@ -13,7 +13,7 @@ from ebmrun.data import DatasetConfig
 from ebmrun.errors import ConfigError
 from ebmrun.nudge import Nudge
 from ebmrun.relaxation import Relaxation
-from ebmrun.tracking import LoggerConfig
+from ebmrun.wandb_client import LoggerConfig
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 REFERENCES = ("backprop", "implicit", "both")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +16,7 @@ from omegaconf import OmegaConf
 
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.files import replace, writing
-
-ONLINE_PATIENCE = 5.0  # seconds that a server may take to answer before the run goes on offline
-UPLOAD_PATIENCE = 30.0  # seconds that the last upload may take; `wandb sync` sends what is left
-
-
-@dataclass
-class LoggerConfig:
-    """Where metrics go besides metrics.csv; `project`, `group` and `tags` are those of Weights & Biases."""
-
-    wandb: bool = True
-    project: str = "ebmrun"
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
+from ebmrun.wandb_client import Client, LoggerConfig
 
 
 class Tracker(AbstractContextManager["Tracker"]):
@@ -63,7 +47,7 @@ class Tracker(AbstractContextManager["Tracker"]):
                 file.write(OmegaConf.to_yaml(OmegaConf.create(value)).encode())
         with writing(metrics):
             self._metrics = metrics.open("ab", buffering=0)
-        self._wandb = _Wandb(run_dir, config, logger, resume_step is not None) if logger.wandb else None
+        self._wandb = Client(run_dir, config, logger, resume_step is not None) if logger.wandb else None
 
     @property
     def wandb_location(self) -> str | None:
@@ -120,80 +104,6 @@ class Silent(Tracker):
         pass
 
 
-class _Wandb:
-    """The Weights & Biases client, on a leash: its first failure ends it, with one line, and never the run."""
-
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], logger: LoggerConfig, resume: bool) -> None:
-        self.location: str | None = None
-        self._run: Any = None
-        with self._leash():
-            import wandb
-
-            settings = wandb.Settings(
-                silent=True, console="off", symlink=False, disable_git=True, disable_code=True, save_code=False,
-                x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
-                init_timeout=ONLINE_PATIENCE, finish_timeout=UPLOAD_PATIENCE)
-            mode = wandb.setup(settings).settings.mode
-            if mode == "disabled":
-                return
-            start = partial(wandb.init, project=logger.project, group=logger.group, tags=logger.tags, dir=run_dir,
-                            config=dict(config), id=_run_id(run_dir, resume), resume="allow", settings=settings)
-            if mode not in ("offline", "dryrun"):
-                try:
-                    if wandb.login(prompt=False, verify=False):
-                        self._run = start(mode="online")
-                        self.location = self._run.url
-                        return
-                except Exception as error:  # noqa: BLE001  (whatever fails here, offline needs none of it)
-                    _warn(f"Weights & Biases is out of reach, so it records offline: {error}")
-                    _end_service()  # which would refuse the id of the run that failed
-                    wandb.setup(settings)
-            self._run = start(mode="offline")
-            self.location = str(Path(self._run.dir).parent)
-
-    def log(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        with self._leash():
-            if self._run:
-                self._run.log(dict(metrics), step=step)
-
-    def summarise(self, summary: Mapping[str, Any]) -> None:
-        with self._leash():
-            if self._run:
-                self._run.summary.update(dict(summary))
-
-    def close(self, failed: bool) -> None:
-        with self._leash():
-            if self._run:
-                self._run.finish(exit_code=int(failed))
-
-    @contextmanager
-    def _leash(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  (no failure of the client is worth a run)
-            self._run = None
-            _warn(f"the run goes on without Weights & Biases: {str(error) or type(error).__name__}")
-            _end_service()  # whose own farewell at exit would end in a traceback
-
-
-def _end_service() -> None:
-    """End the process through which the client writes and sends; a dead one raises, and may ask for an exit."""
-    with suppress(Exception, SystemExit):
-        import wandb
-
-        wandb.teardown()
-
-
-def _run_id(run_dir: Path, resume: bool) -> str:
-    """The id under which Weights & Biases knows the run; a resumed run keeps its own."""
-    path = run_dir / "wandb" / "run-id"
-    if not (resume and path.exists()):
-        path.parent.mkdir(exist_ok=True)
-        with replace(path) as file:
-            file.write(secrets.token_hex(4).encode())
-    return path.read_text()
-
-
 def _rows_up_to(step: int, metrics: Path, columns: Sequence[str]) -> list[bytes]:
     """The complete rows of an older metrics.csv up to a step, as they stand in the file."""
     with writing(metrics):
@@ -221,7 +131,3 @@ def _line(fields: Sequence[str]) -> bytes:
 def _number(value: SupportsFloat) -> str:
     """The shortest text that reads back as the same number."""
     return str(int(value)) if isinstance(value, Integral) else repr(float(value))
-
-
-def _warn(message: str) -> None:
-    print(f"ebmrun: warning: {' '.join(message.split())}", file=sys.stderr)

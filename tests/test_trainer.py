@@ -21,8 +21,9 @@ from ebmrun.data import Dataset, Split, batches
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.network import Network, initialise, mlp
 from ebmrun.references import Backprop
-from ebmrun.tracking import LoggerConfig, Tracker
+from ebmrun.tracking import Tracker
 from ebmrun.trainer import Trainer
+from ebmrun.wandb_client import LoggerConfig
 
 EXAMPLES, BATCH, LR = 22, 5, 0.1  # five batches an epoch, the last of two examples
 
