@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,10 +23,16 @@ matplotlib.rcParams.update({
 
 def runs(folder: Path) -> list[Path]:
     """The run directories in a folder of several, or the folder itself. Exits where there is no finished run."""
-    found = sorted(path.parent for path in folder.glob("*/summary.json")) or [folder]
+    found = sorted((path.parent for path in folder.glob("*/summary.json")), key=_number) or [folder]
     if not (found[0] / "summary.json").is_file():
         raise SystemExit(f"{folder} holds no finished run: make it first, with `make reproduce`")
     return found
+
+
+def _number(run: Path) -> tuple[int, str]:
+    """The place of a run in its sweep, which its name begins with."""
+    number = re.match(r"\d*", run.name)[0]
+    return int(number or 0), run.name
 
 
 def command(folder: Path) -> str:
@@ -35,7 +43,7 @@ def command(folder: Path) -> str:
         if value not in values.setdefault(key, []):
             values[key].append(value)
     several = " -m" if len(each) > 1 else ""
-    return f"ebmrun{several} " + " ".join(f"{key}={','.join(found)}" for key, found in values.items())
+    return f"ebmrun{several} " + " ".join(shlex.quote(f"{key}={','.join(found)}") for key, found in values.items())
 
 
 def columns(path: Path) -> dict[str, np.ndarray]:
