@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -12,27 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import ebmrun.config  # noqa: F401 - registers the schema of the configuration
-from ebmrun.complaint import complaint, one_line
+from ebmrun.complaint import complaint, one_line, say
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.files import replace, writing
-from ebmrun.sweep import Progress, count
+from ebmrun.files import writing
+from ebmrun.sweep import FAILED, record_failure
 
 PACKAGE = Path(__file__).parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 GROUPS = sorted(
     path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
 )
-FAILED = "failed.json"  # what a failed run of several leaves in its folder, whichever process it ran in
 
 made: list[Path] = []  # the folders that this command makes, outermost first
 
@@ -105,8 +102,7 @@ def task(cfg: DictConfig) -> None:
             raise SystemExit(status) from None
         say(f"{run_dir.name}: {message}", status)
         try:
-            with replace(run_dir / FAILED) as file:
-                file.write(json.dumps({"exit_status": status, "error": message}).encode() + b"\n")
+            record_failure(run_dir, status, message)
         except RunError:  # where a line finds no place, no other run will
             raise SystemExit(status) from None
 
@@ -127,13 +123,6 @@ def judge(error: Exception) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {one_line(error)}"
 
 
-def say(message: str, status: int = 1) -> None:
-    """Print one line of error. Of a bad configuration (status 2), one process of `torchrun` speaks for all."""
-    if status == 2 and os.environ.get("RANK", "0") != "0":
-        return
-    print(f"ebmrun: error: {message}", file=sys.stderr)
-
-
 def remove_unused() -> None:
     """Remove the folders that this command made and no run wrote to."""
     for folder in reversed(made):
@@ -143,48 +132,17 @@ def remove_unused() -> None:
 
 
 class Folders(Callback):
-    """Hydra's callback: notes the folders that a command makes, and ends several runs with their failures."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # the processes of a parallel launcher get a copy, which need know nothing
+    """Hydra's callback that notes the folders that a command makes."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Before a single run."""
         _note(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Before several runs, perhaps in a folder where earlier ones have failed."""
-        folder = Path(config.hydra.sweep.dir)
-        _note(folder)
-        self.earlier = _failures(config)
-        total = count(config.hydra.overrides.task, GlobalHydra.instance().config_loader())
-        self.progress = Progress(total, folder, ("summary.json", FAILED))
-        self.progress.start()
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """After several runs: exit with a status, and with the names of those that failed."""
-        self.progress.stop()
-        failed = sorted(path for path, _ in _failures(config) - self.earlier)
-        if failed:
-            names = ", ".join(path.parent.name for path in failed)
-            say(f"failed in {config.hydra.sweep.dir}: {names}; {FAILED} in each says why")
-            raise SystemExit(min(json.loads(path.read_text())["exit_status"] for path in failed))
+        """Before several runs."""
+        _note(Path(config.hydra.sweep.dir))
 
 
 def _note(folder: Path) -> None:
     folder = folder.absolute()
     made.extend(path for path in (*reversed(folder.parents), folder) if not path.exists())
-
-
-def _failures(config: DictConfig) -> set[tuple[Path, int]]:
-    return {(path, path.stat().st_mtime_ns) for path in Path(config.hydra.sweep.dir).rglob(FAILED)}
-
-
-def folder_name(number: int, overrides: str) -> str:
-    """The folder of one run of several: its number, then its overrides as far as a file system takes them."""
-    readable = re.sub(r"[^-+.,=\w]+", "_", overrides, flags=re.ASCII)
-    return f"{number}-{readable[:150]}".rstrip("-")
-
-
-# At import, so that the processes of a parallel launcher, which import this module too, can resolve it.
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

@@ -1,7 +1,9 @@
-"""What Hydra and OmegaConf say over many lines, in one line that names the value and the mend."""
+"""Errors in one line: what Hydra and OmegaConf say over many, with the value and the mend, and where it is said."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +21,13 @@ from yaml import MarkedYAMLError
 def one_line(text: object) -> str:
     """The text with every run of white space, line ends too, as one space."""
     return " ".join(str(text).split())
+
+
+def say(message: str, status: int = 1) -> None:
+    """Print one line of error. Of a bad configuration (status 2), one process of `torchrun` speaks for all."""
+    if status == 2 and os.environ.get("RANK", "0") != "0":
+        return
+    print(f"ebmrun: error: {message}", file=sys.stderr)
 
 
 def complaint(error: BaseException, groups: Iterable[str]) -> str:

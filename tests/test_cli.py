@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ebmrun import cli
 
@@ -157,9 +155,3 @@ def test_module_and_help() -> None:
     )
     assert all(re.search(rf"^{group}: \w", done.stdout, re.MULTILINE) for group in cli.GROUPS)
     assert not done.stderr
-
-
-@given(st.integers(0, 10_000), st.text())
-def test_any_overrides_name_one_folder(number: int, overrides: str) -> None:
-    name = cli.folder_name(number, overrides)
-    assert re.fullmatch(rf"{number}(-[\w.,=+-]+)?", name, re.ASCII) and len(name) <= 255
