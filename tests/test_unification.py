@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 import ebmrun.config  # noqa: F401  (registers the schema)
 from ebmrun.experiment import build
+from ebmrun.studies.convergence import at
 from ebmrun.studies.unification import Curve, curves
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +76,8 @@ def test_weak_nudges_reach_the_rounding_of_the_precision(rows: list[dict[str, fl
 
 def test_the_moving_number_moves_alone(study: tuple) -> None:
     curve: Curve = study[1]["chl/clamped/float64"]
-    moved = curve.at(0.01)
+    moved = at(curve.learning, curve.moves, 0.01)
     assert moved.energy.feedback_gain == 0.01 and moved.nudge == curve.learning.nudge
     curve = study[1]["ep/centered/float64"]
-    assert curve.at(0.01).nudge.strength == 0.01 and curve.at(0.01).energy == curve.learning.energy
+    moved = at(curve.learning, curve.moves, 0.01)
+    assert moved.nudge.strength == 0.01 and moved.energy == curve.learning.energy

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from ebmrun import files
 from ebmrun.algorithm import EnergyLearning
+from ebmrun.config import resolved
 from ebmrun.energies import contract
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build
 from ebmrun.studies.certificate import KNOBS, Certificate, flat, lines
+from ebmrun.studies.convergence import at
 from ebmrun.studies.error_parts import Bench, Point
 from ebmrun.tracking import Tracker
 
@@ -49,8 +49,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
     found = certify(parts, parts.algorithm, cfg)
     print("\n".join(lines(found)))
-    composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    with Tracker(run_dir, composed, parts.config.logger, COLUMNS, None, overrides) as tracker:
+    with Tracker(run_dir, resolved(cfg), parts.config.logger, COLUMNS, None, overrides) as tracker:
         for step, row in enumerate(rows(found)):
             tracker.log(step, row)
         tracker.finish(flat(found))
@@ -99,12 +98,6 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
         gain_points=gain_points,
         own=bench.point(learning, own, limit, True),
     )
-
-
-def at(learning: EnergyLearning, knob: str, value: float) -> EnergyLearning:
-    """The member with its nudge strength or its feedback gain at a value."""
-    part, key = knob.split(".")
-    return replace(learning, **{part: replace(getattr(learning, part), **{key: value})})
 
 
 def composition(learning: EnergyLearning) -> str:

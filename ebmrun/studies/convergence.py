@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t as student
 
+from ebmrun.algorithm import EnergyLearning
+
 FEWEST = 4  # points of a fit; with two parameters they leave two degrees of freedom
 ABOVE_FLOOR = 20.0  # an error this many times the smallest is no longer round-off
+
+
+def at(learning: EnergyLearning, knob: str, value: float) -> EnergyLearning:
+    """The member with h, its ``nudge.strength`` or its ``energy.feedback_gain``, at a value."""
+    part, key = knob.split(".")
+    return replace(learning, **{part: replace(getattr(learning, part), **{key: value})})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,14 @@ from ebmrun.alignment import alignment
 from ebmrun.config import PRECISIONS, resolved, typed
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.references import Backprop, Implicit
-from ebmrun.studies.convergence import Fit, fit_order
+from ebmrun.studies.convergence import Fit, at, fit_order
 from ebmrun.tracking import Tracker
 
 
 @dataclass(frozen=True)
 class Curve:
     """A member of the family, under a name of three parts: member, nudge, precision. ``moves`` names what tends to 0:
-    the nudge's ``strength`` or the energy's ``feedback_gain``."""
+    ``nudge.strength`` or ``energy.feedback_gain``."""
 
     name: str
     learning: EnergyLearning
@@ -42,12 +42,7 @@ class Curve:
     def predicted(self) -> int:
         """The order that theory gives: 1 in the feedback gain, that of the stencil in the strength (0 for a clamp,
         which the strength does not change)."""
-        return 1 if self.moves == "feedback_gain" else self.learning.nudge.order or 0
-
-    def at(self, value: float) -> EnergyLearning:
-        """The learning with the moving number at a value."""
-        part = "nudge" if self.moves == "strength" else "energy"
-        return replace(self.learning, **{part: replace(getattr(self.learning, part), **{self.moves: value})})
+        return 1 if self.moves == "energy.feedback_gain" else self.learning.nudge.order or 0
 
     def errors(self, parts: Parts, values: Sequence[float]) -> list[float]:
         """||g - r|| / ||r|| for each value, on the first batch of the training set, of the gradients g in this
@@ -60,7 +55,7 @@ class Curve:
         network = network.to(self.dtype)
         found = []
         for value in values:
-            estimate = self.at(value).estimate(network, x, y)
+            estimate = at(self.learning, self.moves, value).estimate(network, x, y)
             gradients = network.by_layer([g.double() for g in estimate.gradients])
             found.append(alignment(gradients, truth)["alignment/relative_error"])
         return found
