@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ebmrun import checkpoint
 from ebmrun.config import resolved, typed
-from ebmrun.distributed import job
+from ebmrun.distributed import Job, job
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.interrupts import interrupts
-from ebmrun.network import Network
 from ebmrun.rehearsal import rehearse
 from ebmrun.summary import show, summarise
 from ebmrun.tracking import Silent, Tracker
@@ -29,17 +28,13 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """``study=train``: one network, trained and logged into the run directory, by all processes of a job together."""
     with job(typed(cfg).torch_device()) as processes:
         parts = build(cfg)
-        config, network = parts.config, parts.network
+        config = parts.config
         if isinstance(config.resume, str):
             run_dir = Path(config.resume)
-        steps = optimizer(cfg, network)
-        measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
-        trainer = Trainer(network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
-                          config.trainer, config.seed, config.alignment.every, processes.shows)
+        trainer = trainer_of(parts, cfg, processes)
         total = trainer.steps  # a batch larger than the data is an error before anything is written
         composed = resolved(cfg)
-        path = run_dir / "checkpoint.pt"
-        done = restore(run_dir, composed, network, steps) if config.resume else 0
+        done = restore(run_dir, composed, trainer) if config.resume else 0
         if not done:
             rehearse(trainer)
         summary = finished(run_dir)
@@ -47,22 +42,25 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             if processes.leads:
                 show(summary, run_dir, None)
             return
-
-        def save(step: int) -> None:
-            if processes.leads:
-                checkpoint.save(path, {"config": composed, "step": step, "network": network.state_dict(),
-                                       "optimizer": steps.state_dict()})
-
         tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
                    if processes.leads else Silent())
         with tracker, interrupts() as interrupt:
-            trainer.train(done, tracker, save, lambda: interrupt.stops(processes.largest))
+            saves = partial(save, run_dir, composed, trainer) if processes.leads else lambda step: None
+            trainer.train(done, tracker, saves, lambda: interrupt.stops(processes.largest))
             if interrupt.number:
                 raise SystemExit(interrupt.exit_status)
             if processes.leads:
                 summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
                 tracker.finish(summary)
                 show(summary, run_dir, tracker.wandb_location)
+
+
+def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
+    """The trainer of a run, its gradients shared out over the processes of a job."""
+    config, steps = parts.config, optimizer(cfg, parts.network)
+    measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
+    return Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
+                   config.trainer, config.seed, config.alignment.every, processes.shows)
 
 
 def begun(run_dir: Path) -> bool:
@@ -76,7 +74,14 @@ def finished(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def restore(run_dir: Path, composed: Mapping[str, Any], network: Network, steps: torch.optim.Optimizer) -> int:
+def save(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer, step: int) -> None:
+    """Leaves a checkpoint after a step, for ``restore``."""
+    checkpoint.save(run_dir / "checkpoint.pt", {
+        "config": composed, "step": step, "network": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict()})
+
+
+def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> int:
     """Puts a checkpoint's weights and optimizer state in place; the number of steps that it had done, which is 0 for a
     run that was killed before its first one.
 
@@ -89,8 +94,8 @@ def restore(run_dir: Path, composed: Mapping[str, Any], network: Network, steps:
         return 0
     saved = checkpoint.load(path)
     checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
-    network.load_state_dict(saved["network"])
-    steps.load_state_dict(saved["optimizer"])
+    trainer.network.load_state_dict(saved["network"])
+    trainer.optimizer.load_state_dict(saved["optimizer"])
     return saved["step"]
 
 

@@ -16,10 +16,11 @@ from hydra import compose, initialize_config_dir
 from ebmrun import checkpoint, cli
 from ebmrun.cost import Cost, CrossEntropy, SquaredError
 from ebmrun.data import Split
+from ebmrun.distributed import Job
 from ebmrun.experiment import build
 from ebmrun.network import Network, cnn, initialise, mlp
 from ebmrun.references import Backprop
-from ebmrun.run import train
+from ebmrun.run import train, trainer_of
 from ebmrun.studies import plain, timing, whole_run
 
 CPU = torch.device("cpu")
@@ -157,7 +158,7 @@ def test_a_timed_run_is_the_run_of_the_command(tmp_path: Path) -> None:
                                  "arch.hidden=[8]", "alignment.every=5"])
     (tmp_path / "timed").mkdir()
     parts = build(cfg)
-    trainer = whole_run.trainer_of(parts, cfg)
+    trainer = trainer_of(parts, cfg, Job())
     run = whole_run.epochs(trainer, cfg, parts, tmp_path / "timed")
     next(run), next(run)
     run.close()

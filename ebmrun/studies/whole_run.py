@@ -6,15 +6,17 @@ from collections.abc import Generator
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
-from ebmrun import checkpoint
 from ebmrun.config import resolved
-from ebmrun.experiment import Parts, build, optimizer, references
+from ebmrun.distributed import Job
+from ebmrun.experiment import Parts, build, optimizer
+from ebmrun.run import save, trainer_of
 from ebmrun.studies import plain
 from ebmrun.studies.timing import in_turns
 from ebmrun.tracking import Tracker
@@ -29,7 +31,7 @@ def step_times(cfg: DictConfig, run_dir: Path, budget: float) -> tuple[float, fl
     twin = deepcopy(parts.network)
     model, mean_cost, steps = plain.sequential(twin), plain.loss(parts.cost), optimizer(cfg, twin)
     with TemporaryDirectory(dir=run_dir) as folder:
-        trainer = trainer_of(parts, cfg)
+        trainer = trainer_of(parts, cfg, Job())
         with closing(epochs(trainer, cfg, parts, Path(folder))) as run:
             ours, bare, turns = in_turns(
                 lambda: next(run),
@@ -40,24 +42,12 @@ def step_times(cfg: DictConfig, run_dir: Path, budget: float) -> tuple[float, fl
     return ours / trainer.steps_per_epoch, bare / trainer.steps_per_epoch, turns
 
 
-def trainer_of(parts: Parts, cfg: DictConfig) -> Trainer:
-    """The trainer that ``study=train`` would use."""
-    config, steps = parts.config, optimizer(cfg, parts.network)
-    return Trainer(parts.network, parts.algorithm, references(parts, cfg), parts.cost, steps, parts.dataset,
-                   config.trainer, config.seed, config.alignment.every)
-
-
 def epochs(trainer: Trainer, cfg: DictConfig, parts: Parts, folder: Path) -> Generator[None, None, None]:
     """A run in ``folder`` that pauses after each epoch."""
-    config = resolved(cfg)
-
-    def save(step: int) -> None:
-        checkpoint.save(folder / "checkpoint.pt", {
-            "config": config, "step": step, "network": trainer.network.state_dict(),
-            "optimizer": trainer.optimizer.state_dict()})
-
-    with Tracker(folder, config, parts.config.logger, trainer.columns) as tracker:
+    composed = resolved(cfg)
+    saves = partial(save, folder, composed, trainer)
+    with Tracker(folder, composed, parts.config.logger, trainer.columns) as tracker:
         for epoch in count():
             until_here = replace(trainer, config=replace(trainer.config, epochs=epoch + 1, max_steps=None))
-            until_here.train(epoch * trainer.steps_per_epoch, tracker, save, lambda: False)
+            until_here.train(epoch * trainer.steps_per_epoch, tracker, saves, lambda: False)
             yield
