@@ -33,12 +33,9 @@ class AffineMap(nn.Module):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        with torch.no_grad():
-            return tuple(self(self._zero(1)).shape[1:])
-
-    def _zero(self, batch: int) -> Tensor:
         like = next(self.parameters(), torch.empty(()))
-        return torch.zeros(batch, *self.shape, dtype=like.dtype, device=like.device)
+        with torch.no_grad():
+            return tuple(self(like.new_zeros(1, *self.shape)).shape[1:])
 
     def __call__(self, x: In) -> Out:
         """A(x), without what a module does around its ``forward``: relaxation calls it thousands of times a second."""

@@ -15,11 +15,14 @@ from torch import Tensor
 Flat = Float[Tensor, "batch units"]
 Each = Float[Tensor, "batch 1"]
 
+MEMORY = 2  # differences dT_j and dg_j that are kept
+PATIENCE = 2
+
 
 class Anderson:
     """Proposes the next iterate; each example has its own weights, so that no other example changes its path.
 
-    Safeguard: an example is accelerated once ``patience`` plain steps in a row have shrunk its g to 0.9 of itself or
+    Safeguard: an example is accelerated once ``PATIENCE`` plain steps in a row have shrunk its g to 0.9 of itself or
     less, and not before as many steps as the iterate has parts: until then a change has not crossed all layers, and g
     does not yet shrink at the rate of the slowest. The last ratio, less a tenth that a jump has to gain, forecasts what
     plain steps would reach. When g exceeds the forecast, the example takes the plain step instead that it had then, and
@@ -27,8 +30,8 @@ class Anderson:
     in another equilibrium, may still arrive first.
     """
 
-    def __init__(self, memory: int = 2, patience: int = 2) -> None:
-        self.memory, self.patience, self.steps = memory, patience, 0
+    def __init__(self) -> None:
+        self.steps = 0
 
     def propose(self, u: Sequence[Tensor], image: Sequence[Tensor]) -> list[Tensor]:
         """The next iterate, after iterate u and its image T(u)."""
@@ -47,17 +50,17 @@ class Anderson:
 
     def _begin(self, g: Flat, parts: int) -> None:
         self.parts = parts
-        self.images = g.new_zeros(len(g), self.memory, g.shape[1])  # dT_j, and zeros until there are so many
+        self.images = g.new_zeros(len(g), MEMORY, g.shape[1])  # dT_j, and zeros until there are so many
         self.turns = torch.zeros_like(self.images)  # dg_j
         # At the level of round-off: it keeps the weights finite, and no fixed point depends on them.
-        self.ridge = torch.eye(self.memory, dtype=g.dtype, device=g.device) * (10 * torch.finfo(g.dtype).eps)
+        self.ridge = torch.eye(MEMORY, dtype=g.dtype, device=g.device) * (10 * torch.finfo(g.dtype).eps)
         self.shrinking, self.forecast, self.rate = g.new_zeros(3, len(g), 1)
         self.begun = torch.zeros(len(g), 1, dtype=torch.bool, device=g.device)
         self.trusted = torch.ones_like(self.begun)
 
     def _jump(self, fixed: Flat, g: Flat) -> Flat:
         """The accelerated iterate."""
-        slot = (self.steps - 1) % self.memory
+        slot = (self.steps - 1) % MEMORY
         torch.sub(fixed, self.fixed, out=self.images[:, slot])
         torch.sub(g, self.g, out=self.turns[:, slot])
         gram = self.turns @ self.turns.mT
@@ -69,7 +72,7 @@ class Anderson:
     def _safeguard(self, jump: Flat, fixed: Flat, size: Each) -> Flat:
         """The accelerated iterate for the examples that may have it, and the plain one for the others."""
         self.shrinking = torch.where(size <= 0.9 * self.size, self.shrinking + 1, 0)
-        begins = ~self.begun & (self.shrinking >= self.patience) & (self.steps >= self.parts)
+        begins = ~self.begun & (self.shrinking >= PATIENCE) & (self.steps >= self.parts)
         self.rate = torch.where(begins, 0.9 * size / self.size, self.rate)
         self.forecast = torch.where(begins, size, self.forecast * self.rate)
         failed = self.begun & self.trusted & (size > self.forecast)

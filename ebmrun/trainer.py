@@ -15,7 +15,7 @@ from ebmrun.algorithm import Algorithm, Estimate
 from ebmrun.alignment import alignment, columns
 from ebmrun.config import TrainerConfig
 from ebmrun.cost import Cost
-from ebmrun.data import Dataset, Split, batches, steps_per_epoch
+from ebmrun.data import Dataset, batches, steps_per_epoch
 from ebmrun.errors import Diverged
 from ebmrun.network import Network
 from ebmrun.tracking import Tracker
@@ -83,7 +83,7 @@ class Trainer:
                         row |= self._alignment(name, estimate, reference)
                     bar.set_postfix(_shown(row), refresh=False)
                     if epoch_ends:
-                        row |= self.evaluate(self.dataset.test, "test")
+                        row |= self.evaluate()
                     _require_finite(row, step)
                     tracker.log(step, row)
                 bar.update()
@@ -93,16 +93,17 @@ class Trainer:
                 if stops:
                     return
 
-    def evaluate(self, split: Split, name: str) -> dict[str, float]:
-        """Mean loss and accuracy over a split, with the keys ``name/loss`` and ``name/accuracy``."""
-        loss = torch.zeros((), dtype=torch.float64, device=split.inputs.device)
-        right = torch.zeros((), dtype=torch.int64, device=split.inputs.device)
-        parts = (split.inputs, split.targets, split.labels)
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss and accuracy over the test set."""
+        test = self.dataset.test
+        loss = torch.zeros((), dtype=torch.float64, device=test.inputs.device)
+        right = torch.zeros((), dtype=torch.int64, device=test.inputs.device)
+        parts = (test.inputs, test.targets, test.labels)
         for x, y, labels in zip(*(part.split(EVALUATION_BATCH) for part in parts)):
             output = self.algorithm.predict(self.network, x)
             loss += self.cost.value(output, y).double().sum()
             right += (output.argmax(1) == labels).sum()
-        return {f"{name}/loss": loss.item() / len(split), f"{name}/accuracy": right.item() / len(split)}
+        return {"test/loss": loss.item() / len(test), "test/accuracy": right.item() / len(test)}
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches after the first ``done``: slices of each epoch's permutation."""

@@ -11,7 +11,7 @@ import torch
 from networks import batch, distance, member, nudged, random_mlp, settle, stencil
 
 from ebmrun.algorithm import EnergyLearning
-from ebmrun.anderson import Anderson
+from ebmrun.anderson import MEMORY, Anderson
 from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
 from ebmrun.errors import RunError
 from ebmrun.network import Network, initialise, mlp
@@ -47,7 +47,7 @@ def test_linear_iterations_of_as_many_units_as_it_remembers_are_solved():
     """Anderson acceleration is GMRES (Walker & Ni 2011), which solves n equations in n steps, here after a few plain
     ones; as many plain steps leave 0.8^8 = 0.17 of the slowest error."""
     for seed in range(3):
-        step, fixed, start = contraction(seed, units=Anderson().memory)
+        step, fixed, start = contraction(seed, units=MEMORY)
         found = torch.cat(iterate(step, start, 8), 1)
         assert float((found - fixed).norm() / fixed.norm()) < 1e-10
         plain = start

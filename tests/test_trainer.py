@@ -105,7 +105,7 @@ def test_the_evaluation_is_a_mean_over_examples(examples: int) -> None:
     subject = trainer(test=examples)
     part = subject.dataset.test
     output = outputs(*weights(subject.network), part)
-    found = subject.evaluate(part, "test")
+    found = subject.evaluate()
     assert found.keys() == {"test/loss", "test/accuracy"}
     expected = float((output - part.targets).square().sum() / 2 / examples)
     assert found["test/loss"] == pytest.approx(expected, rel=1e-12)
@@ -116,7 +116,7 @@ def test_the_test_set_is_measured_after_the_last_update_of_an_epoch(tmp_path: Pa
     subject = trainer()
     rows, saved = train(subject, tmp_path)
     assert [step for step, row in rows.items() if "test/loss" in row] == saved == [5, 10]
-    assert rows[10]["test/loss"] == subject.evaluate(subject.dataset.test, "test")["test/loss"]
+    assert rows[10]["test/loss"] == subject.evaluate()["test/loss"]
 
 
 def test_the_alignment_is_taken_at_the_weights_of_the_estimate(tmp_path: Path) -> None:
