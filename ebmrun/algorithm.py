@@ -83,7 +83,7 @@ class EnergyLearning:
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[Free, Relaxed | None]:
         """The equilibrium without a nudge, and how it was reached; None where it is the forward pass."""
         signal, states, drives = x, [], []
-        for affine, f in zip(network.maps, network.activations):
+        for affine, f in zip(network.maps, network.units):
             drives.append(affine(signal))
             signal = f(drives[-1])
             states.append(signal)

@@ -60,7 +60,7 @@ class Coordinates(ABC):
     starts_at_zero = True
 
     def __init__(self, network: Network, energy: Energy, free: Free) -> None:
-        self.maps, self.units = network.maps, network.activations
+        self.maps, self.units = network.maps, network.units
         self.energy, self.free = energy, free
 
     @abstractmethod

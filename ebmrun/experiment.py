@@ -74,8 +74,8 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
-    contract.require_consistent(energy, network.units)
-    feedforward = all(contract.is_feedforward(energy, f) for f in network.units.values())
+    contract.require_consistent(energy, network.named_units)
+    feedforward = all(contract.is_feedforward(energy, f) for f in network.named_units.values())
     if config.nudge.clamps:
         contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.nudge.needs_no_free_gradient and not feedforward:

@@ -39,13 +39,13 @@ class Network(nn.Module):
         self.gain = gain
         self.layers = cast(Sequence[Layer], nn.ModuleList(layers))
         self.maps = [layer.affine for layer in layers]  # as lists, without what modules cost at each access
-        self.activations = [layer.unit for layer in layers]
+        self.units = [layer.unit for layer in layers]
         for l, layer in enumerate(layers[:-1], 1):
             if isinstance(layer.unit, Softmax):
                 raise ConfigError(f"layer {l} has softmax units: they belong at the output, choose another activation")
 
     def forward(self, x: Float[Tensor, "batch *inputs"]) -> Float[Tensor, "batch outputs"]:
-        for affine, f in zip(self.maps, self.activations):
+        for affine, f in zip(self.maps, self.units):
             x = f(affine(x))
         return x
 
@@ -55,7 +55,7 @@ class Network(nn.Module):
         return list(self.parameters())
 
     @property
-    def units(self) -> dict[str, Unit]:
+    def named_units(self) -> dict[str, Unit]:
         """The units of the layers, each once, by their name in ``arch.activation`` or else that of their class."""
         names = {id(f): name for name, f in UNITS.items()}
         return {names.get(id(layer.unit), type(layer.unit).__name__): layer.unit for layer in self.layers}

@@ -28,7 +28,7 @@ CHOICES = {
     "acceleration": ("none", "anderson"),
 }
 
-SQUARED_WELL = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
+SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
 @dataclass
@@ -151,7 +151,7 @@ def residual(last: Relaxed, u: list[Batch], start: list[Batch] | None) -> float:
 def _norms(parts: list[Batch]) -> list[float]:
     """Euclidean norms, with one wait for the device."""
     norms = torch.stack(torch._foreach_norm(parts)).tolist()
-    if all(SQUARED_WELL[0] < norm < SQUARED_WELL[1] for norm in norms):
+    if all(SQUARABLE[0] < norm < SQUARABLE[1] for norm in norms):
         return norms
     return torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
 

@@ -84,7 +84,7 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
         least = min((p for p in points if p.settled), key=attrgetter("bias"), default=None)
         if least:
             gain_points = sweep(at(learning, knob, least.value), "energy.feedback_gain", gains, False)
-    units = parts.network.units
+    units = parts.network.named_units
     return Certificate(
         composition=composition(learning),
         precision=parts.config.precision,
