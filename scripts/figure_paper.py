@@ -5,7 +5,7 @@ RUNS holds ``inference`` (study=paper) and the multiruns ``as_published``, ``con
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,7 +176,13 @@ def summary_table(steps: Table, strengths: Table, found: dict[str, Table]) -> st
     return markdown(["figure", "number", *MODES.values(), "backprop"], rows)
 
 
-def main(source: Path, results: Path) -> None:
+def main() -> None:
+    """Reads one folder and fills the other."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("runs", type=Path, help="holds inference, as_published, converged and backprop")
+    parser.add_argument("results", type=Path, help="where the figures and their page go")
+    asked = parser.parse_args()
+    source, results = asked.runs, asked.results
     results.mkdir(parents=True, exist_ok=True)
     inference = source / "inference"
     steps, strengths = columns(inference / "metrics.csv"), columns(inference / "strengths.csv")
@@ -197,4 +203,4 @@ def main(source: Path, results: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    main()

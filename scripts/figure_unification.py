@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import yaml
 from matplotlib.lines import Line2D
 from records import columns, command, copy, markdown, summary
 
@@ -23,12 +24,13 @@ def colour(member: str) -> str:
     return COLOURS[member.removesuffix("_weak_feedback")]
 
 
-def draw(h: np.ndarray, errors: dict[str, np.ndarray], path: Path) -> None:
-    """Errors against the nudge strength and against the feedback gain, with the rounding units of both precisions."""
+def draw(h: np.ndarray, errors: dict[str, np.ndarray], moves: Mapping[str, str], path: Path) -> None:
+    """Errors against the nudge strength and against the feedback gain, whichever a member ``moves``, with the rounding
+    units of both precisions."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), sharey=True, width_ratios=[1.2, 1])
     for name, error in errors.items():
         member, nudge, precision = name.split("/")
-        fed = member == "chl" or member.endswith("_weak_feedback")
+        fed = moves[member] == "energy.feedback_gain"
         marker = "o" if fed else MARKERS.get(nudge)
         if not marker:  # a single node without a free gradient is the one-sided stencil again
             continue
@@ -74,11 +76,19 @@ def table(names: Iterable[str], fitted: dict[str, float]) -> str:
                      "strengths fitted", "smallest error"], rows)
 
 
-def main(run: Path, results: Path) -> None:
-    results.mkdir(parents=True, exist_ok=True)
+def main() -> None:
+    """Reads one folder and fills the other."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("run", type=Path, help="the folder of a run of study=unification")
+    parser.add_argument("results", type=Path, help="where the figure and its page go")
+    asked = parser.parse_args()
+    run, results = asked.run, asked.results
     fitted, errors = summary(run), columns(run / "metrics.csv")
     del errors["step"]
-    draw(errors.pop("strength"), errors, results / "unification.png")
+    study = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["study"]
+    moves = {member: curve["moves"] for member, curve in study["curves"].items()}
+    results.mkdir(parents=True, exist_ok=True)
+    draw(errors.pop("strength"), errors, moves, results / "unification.png")
     copy(run / "metrics.csv", results / "errors.csv")
     copy(run / ".hydra" / "overrides.yaml", results / "overrides.yaml")
     copy(run / "summary.json", results / "orders.json")
@@ -107,4 +117,4 @@ Made by `{command(run)}`, then `python scripts/figure_unification.py`. Errors: [
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    main()
