@@ -73,7 +73,7 @@ def unnamed(word: str) -> bool:
     """Whether an override gives a group anything but names: a list (Hydra would merge its options), a number, null,
     true, false or nothing; or removes the group."""
     group = word.lstrip("+~").partition("=")[0]
-    no_name = r"^~|[=,](\[.*|null|true|false|-?[\d.][\d.e-]*)?(,|$)"
+    no_name = r"^~|[=,](\[.*|null|true|false|nan|-?inf|-?[\d.][\d.e-]*)?(,|$)"
     return group in GROUPS and re.search(no_name, word) is not None
 
 

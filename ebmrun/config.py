@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,6 +37,10 @@ class TrainerConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{key}={value} must be 1 or more")
+        compiler = os.environ.get("CXX", "g++")  # where torch looks
+        if self.compile and not shutil.which(compiler):
+            raise ConfigError(f"trainer.compile={self.compile} needs a C++ compiler, and {compiler} is none: "
+                              "install one, name it in the variable CXX, or leave it out")
 
 
 @dataclass

@@ -71,7 +71,8 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         match self.range:
             case [int() | float() as low, int() | float() as high] if -LARGEST <= low < high <= LARGEST:
-                return
+                if not any(isinstance(end, bool) for end in self.range):
+                    return
         raise ConfigError(
             f"dataset.range={self.range} must be two numbers of float32, the lower first: try [-1,1] or [0,1]"
         )

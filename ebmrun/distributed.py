@@ -56,6 +56,10 @@ class Job:
         _reduce(held, dist.ReduceOp.MAX)
         return int(held)
 
+    def largest_share(self, examples: int) -> int:
+        """The most examples that a process gets of so many."""
+        return -(-examples // self.size)
+
     def part(self, examples: int) -> slice:
         """The examples of this process: shares differ by one at most, and may be empty."""
         return slice(examples * self.rank // self.size, examples * (self.rank + 1) // self.size)

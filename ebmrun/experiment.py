@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,9 +145,14 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     if not isinstance(rates, list):
         groups = [{"params": [p for layer in layers for p in layer], "lr": rates}]
     try:
-        return instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
+        made: torch.optim.Optimizer = instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
     except Exception as error:
         raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}") from error
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    if closure and closure.default is inspect.Parameter.empty:
+        raise ConfigError(f"optim._target_={cfg.optim._target_} asks for the loss again within a step, which a "
+                          "learning rule of its own cannot answer: use optim=sgd or adam")
+    return made
 
 
 def _function(key: str, path: Any) -> Callable[..., Any]:

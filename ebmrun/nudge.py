@@ -32,11 +32,13 @@ class Nudge:
             raise ConfigError(f"nudge.nodes={self.nodes} and nudge.weights={self.weights} must be as many, and one "
                               "node at least other than 0")
         if len(set(self.nodes)) != len(self.nodes) or any(math.isnan(n) or n == -math.inf for n in self.nodes):
-            raise ConfigError(f"nudge.nodes={self.nodes} must differ from each other and be numbers or .inf")
+            raise ConfigError(f"nudge.nodes={self.nodes} must differ from each other and be numbers or "
+                              "infinity (.inf in a file, inf in a shell)")
         if not all(math.isfinite(w) and w != 0 for w in self.weights):
             raise ConfigError(f"nudge.weights={self.weights} must be finite and other than 0: leave out unused nodes")
         if self.clamps and any(math.isfinite(n) and n != 0 for n in self.nodes):
-            raise ConfigError(f"nudge.nodes={self.nodes} mix clamping (.inf) with finite nudges: use .inf and 0 alone")
+            raise ConfigError(f"nudge.nodes={self.nodes} mix clamping (.inf) with finite nudges: use "
+                              "infinity (.inf in a file, inf in a shell) and 0 alone")
         if not math.isclose(self.moment(1), 1, abs_tol=1e-9):
             raise ConfigError(f"nudge.weights={self.weights} on nudge.nodes={self.nodes} estimate {self.moment(1):g} "
                               "times the derivative: scale the weights so that sum(weights * nodes) is 1")

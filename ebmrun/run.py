@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ebmrun import checkpoint
 from ebmrun.config import resolved, typed
 from ebmrun.distributed import Job, job
+from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.interrupts import interrupts
 from ebmrun.rehearsal import rehearse
@@ -20,6 +21,7 @@ from ebmrun.summary import show, summarise
 from ebmrun.tracking import Silent, Tracker
 from ebmrun.trainer import Trainer
 
+SAVED = {"config": dict, "step": int, "network": dict, "optimizer": dict}  # what a checkpoint holds
 # What a resumed run may do otherwise than the run that it continues.
 FREE_ON_RESUME = ("resume", "device", "logger", "trainer.epochs", "trainer.max_steps")
 
@@ -36,7 +38,7 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         composed = resolved(cfg)
         done = restore(run_dir, composed, trainer) if config.resume else 0
         if not done:
-            rehearse(trainer)
+            rehearse(trainer, parts.algorithm, processes.largest_share(config.trainer.batch_size))
         summary = finished(run_dir)
         if done >= total and summary.get("steps") == done:
             if processes.leads:
@@ -71,7 +73,10 @@ def begun(run_dir: Path) -> bool:
 def finished(run_dir: Path) -> dict[str, Any]:
     """The summary of a run that has ended; empty without one."""
     path = run_dir / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:  # cut by something else than a run: it is written anew
+        return {}
 
 
 def save(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer, step: int) -> None:
@@ -93,9 +98,16 @@ def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> int
         checkpoint.require_same(before, resolved(OmegaConf.load(before)), composed, ignore=FREE_ON_RESUME)
         return 0
     saved = checkpoint.load(path)
+    if any(not isinstance(saved.get(key), kind) for key, kind in SAVED.items()):
+        raise ConfigError(f"the checkpoint {path} holds no run: name one that ebmrun wrote, or start anew "
+                          "with resume=false")
     checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
-    trainer.network.load_state_dict(saved["network"])
-    trainer.optimizer.load_state_dict(saved["optimizer"])
+    try:
+        trainer.network.load_state_dict(saved["network"])
+        trainer.optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ConfigError(f"the checkpoint {path} has other contents than its configuration asks for "
+                          f"({' '.join(str(error).split())}): start anew with resume=false") from error
     return saved["step"]
 
 

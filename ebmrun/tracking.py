@@ -39,14 +39,13 @@ class Tracker(AbstractContextManager["Tracker"]):
             (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         with replace(metrics) as file:
             file.writelines([_line(self.columns), *rows])
-        if resume_step is None:
-            with writing(run_dir):
-                (run_dir / "summary.json").unlink(missing_ok=True)
         for name, value in ("config", dict(config)), ("overrides", list(overrides)):
             with replace(run_dir / ".hydra" / f"{name}.yaml") as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(value)).encode())
         with writing(metrics):
             self._metrics = metrics.open("ab", buffering=0)
+        with writing(run_dir):
+            (run_dir / "summary.json").unlink(missing_ok=True)  # a run that goes on has not finished
         self._wandb = Client(run_dir, config, logger, resume_step is not None) if logger.wandb else None
 
     @property
@@ -106,8 +105,11 @@ class Silent(Tracker):
 
 def _rows_up_to(step: int, metrics: Path, columns: Sequence[str]) -> list[bytes]:
     """The complete rows of an older metrics.csv up to a step, as they stand in the file."""
+    if not metrics.exists():
+        raise ConfigError(f"{metrics} is gone, and the run's checkpoint is at step {step}: put it back, or start "
+                          "anew with resume=false")
     with writing(metrics):
-        lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
+        lines = metrics.read_bytes().splitlines(keepends=True)
     complete = [line for line in lines if line.endswith(b"\n")]
     if not complete:
         return []

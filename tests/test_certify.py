@@ -89,6 +89,14 @@ def test_backprop_itself_is_not_certified(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("override", [
+    "study.strengths.smallest=0", "study.gains.largest=1e-9", "study.strengths.points=3"])
+def test_a_grid_without_a_slope_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="is no grid: 0 < smallest < largest, and 4 points"):
+        run(composed(override), tmp_path, [])
+    assert not any(tmp_path.iterdir())
+
+
 # One linear layer under squared error: the output settles at a + e with e = h (y - a) / (1 + h), so that the
 # estimate is 1 / (1 + h) of the gradient; Euler steps of size s leave (1 - s (1 + h))^n of e undone.
 LINEAR = ("arch.hidden=[]", "relax=gradient_flow", "relax.tol=0", "relax.max_steps=20", "relax.step_size=0.1")

@@ -77,6 +77,18 @@ def test_mistakes_in_a_users_energy(function, mistake):
         require_consistent(mine, {"sigmoid": unit("sigmoid")})
 
 
+@pytest.mark.parametrize(("function", "mistake"), [
+    ("respond", lambda self, a, t, f: t.add_(f(a))),
+    ("feedback", lambda self, x, a, f: f.pullback(f(a), x.sub_(f(a)))),
+    ("error_feedback", lambda self, e, a, rest, f: e.mul_(f.pullback(rest, torch.ones_like(e)))),
+])
+def test_functions_that_write_into_their_arguments_are_refused(function, mistake):
+    """Their results are right, and what the caller still holds is not."""
+    mine = type("Mine", (Plain,), {function: mistake})()
+    with pytest.raises(ConfigError, match=rf"Mine\.{function} writes into its arguments"):
+        require_consistent(mine, {"sigmoid": unit("sigmoid")})
+
+
 @pytest.mark.parametrize("value", [lambda self, x, a, f: (x - f(a)).square(),
                                    lambda self, x, a, f: -(x - f(a)).square() / 2,
                                    lambda self, x, a, f: (x - a).square() / 2],

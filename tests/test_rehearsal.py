@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_trainer import train, trainer
 
+from ebmrun import rehearsal
 from ebmrun.errors import ConfigError, Diverged
-from ebmrun.rehearsal import rehearse
 from ebmrun.trainer import Trainer
 
 
@@ -19,6 +19,10 @@ def stepped(size: float, **settings: int) -> Trainer:
     """The linear least squares of the trainer's tests, by steps of that size with momentum."""
     subject = trainer(**settings)
     return replace(subject, optimizer=torch.optim.SGD(subject.network.parameters(), lr=size, momentum=0.9))
+
+
+def rehearse(subject: Trainer) -> None:
+    rehearsal.rehearse(subject, subject.algorithm, subject.config.batch_size)
 
 
 def test_a_step_out_of_range_is_bad_input() -> None:

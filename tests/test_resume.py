@@ -111,6 +111,46 @@ def test_a_run_that_ended_without_its_summary_gets_it(command: Command) -> None:
     assert summary.read_text() == before
 
 
+def test_a_run_that_goes_on_counts_as_unfinished_until_its_new_end(command: Command) -> None:
+    # Steps so large that two of them are still in range, and some more are not.
+    settings = ("optim.lr=30", "trainer.batch_size=1437", "trainer.epochs=40", "hydra.run.dir=run")
+    assert command(*settings, "trainer.max_steps=2")[0] == 0
+    assert Path("run/summary.json").is_file()
+    status, said = command(*settings, "trainer.max_steps=null", "resume=true")
+    assert status == 1 and "diverged" in said
+    assert not Path("run/summary.json").exists()
+
+
+def test_a_summary_that_was_cut_is_written_anew(command: Command) -> None:
+    settings = ("trainer.max_steps=5", "hydra.run.dir=run")
+    assert command(*settings)[0] == 0
+    before = Path("run/summary.json").read_text()
+    Path("run/summary.json").write_text(before[:20])
+    assert command(*settings, "resume=true")[0] == 0
+    assert Path("run/summary.json").read_text() == before
+
+
+def test_a_run_that_lost_its_rows_says_so(command: Command) -> None:
+    assert command("trainer.max_steps=5", "hydra.run.dir=run")[0] == 0
+    Path("run/metrics.csv").unlink()
+    status, said = command("trainer.max_steps=9", "hydra.run.dir=run", "resume=true")
+    assert status == 2 and said.count("\n") == 1 and "run/metrics.csv is gone" in said
+
+
+@pytest.mark.parametrize("contents", [
+    {}, {"config": "text"}, {"step": "5"}, {"optimizer": {}},
+    {"network": {"layers.0.affine.weight": torch.zeros(2, 2)}},
+])
+def test_a_checkpoint_of_no_run_is_refused(command: Command, contents: dict) -> None:
+    assert command("trainer.max_steps=5", "hydra.run.dir=run")[0] == 0
+    whole = torch.load("run/checkpoint.pt", weights_only=True)
+    torch.save(whole | contents if contents else {}, "run/checkpoint.pt")
+    before = files("run")
+    status, said = command("trainer.max_steps=9", "hydra.run.dir=run", "resume=true")
+    assert status == 2 and said.count("\n") == 1 and "run/checkpoint.pt" in said
+    assert files("run") == before
+
+
 def test_a_checkpoint_of_another_network_says_what_differs(command: Command) -> None:
     assert command("trainer.max_steps=5", "hydra.run.dir=run")[0] == 0
     before = files("run")

@@ -33,29 +33,39 @@ def disagreements(energy: Energy, f: Unit) -> dict[str, float]:
     - ``respond``: how much E(x, a) - <x, t> lies below its value at the response, for states x around it;
     - ``error``, ``error_feedback``, ``displacement``, ``displacement_feedback``: from the differences that they stand
       for.
+
+    Raises ConfigError for a function that writes into its arguments.
     """
     a, t, x = _sample(f)
 
+    def asked(name: str, *given: Tensor) -> Tensor:
+        before = [each.clone() for each in given]
+        answer = getattr(energy, name)(*given, f)
+        if not all(torch.equal(*pair) for pair in zip(given, before)):
+            raise ConfigError(f"{type(energy).__name__}.{name} writes into its arguments, which others still need: "
+                              "let it compute new tensors")
+        return answer
+
     def total(state: Tensor) -> Tensor:
-        return (energy.value(state, a, f).flatten(1).sum(1) - (state * t).sum(1))
+        return (asked("value", state, a).flatten(1).sum(1) - (state * t).sum(1))
 
     with torch.no_grad():
-        answer, rest = energy.respond(a, t, f), energy.respond(a, torch.zeros_like(t), f)
-        found = {"feedback": _distance(energy.feedback(x, a, f), Energy.feedback(energy, x, a, f))}
+        answer, rest = asked("respond", a, t), asked("respond", a, torch.zeros_like(t))
+        found = {"feedback": _distance(asked("feedback", x, a), Energy.feedback(energy, x, a, f))}
         below = [0.0]
         for mix in (1.0, 0.1, 1e-2, 1e-3):  # convex mixtures stay in the range of the unit, the simplex included
             gain = total(answer) - total(answer + mix * (x - answer))
             below.append(float((gain / mix).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=0).max()))
         found["respond"] = max(below)
-        found["error"] = _distance(energy.error(a, rest, t, f), answer - rest)
+        found["error"] = _distance(asked("error", a, rest, t), answer - rest)
         found["error_feedback"] = _distance(
-            energy.error_feedback(answer - rest, a, rest, f), energy.feedback(answer, a, f))
+            asked("error_feedback", answer - rest, a, rest), asked("feedback", answer, a))
         da, dt = 0.3 * t.flip(0), 0.2 * a.flip(0)
-        moved = energy.respond(a + da, t + dt, f)
-        found["displacement"] = _distance(energy.displacement(answer, a, t, da, dt, f), moved - answer)
+        moved = asked("respond", a + da, t + dt)
+        found["displacement"] = _distance(asked("displacement", answer, a, t, da, dt), moved - answer)
         found["displacement_feedback"] = _distance(
-            energy.displacement_feedback(answer, a, moved - answer, da, f),
-            energy.feedback(moved, a + da, f) - energy.feedback(answer, a, f))
+            asked("displacement_feedback", answer, a, moved - answer, da),
+            asked("feedback", moved, a + da) - asked("feedback", answer, a))
     return found
 
 

@@ -27,7 +27,7 @@ from ebmrun.energies import contract
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build
 from ebmrun.studies.certificate import KNOBS, Certificate, flat, lines
-from ebmrun.studies.convergence import at
+from ebmrun.studies.convergence import FEWEST, at
 from ebmrun.studies.error_parts import Bench, Point
 from ebmrun.tracking import Tracker
 
@@ -65,6 +65,11 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
     """Everything that the certificate says, measured."""
     bench = Bench(parts)
     clamps = learning.nudge.clamps
+    for name in ("strengths", "gains"):
+        grid = cfg.study[name]
+        if not (0 < grid.smallest < grid.largest and grid.points >= FEWEST):
+            raise ConfigError(f"study.{name}={dict(grid)} is no grid: 0 < smallest < largest, and {FEWEST} points "
+                              "or more")
     gains, strengths = (np.geomspace(r.largest, r.smallest, r.points).tolist()
                         for r in (cfg.study.gains, cfg.study.strengths))
     free_distance, free_residual = bench.free_distance(learning)
