@@ -39,13 +39,14 @@ class Tracker(AbstractContextManager["Tracker"]):
             (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         with replace(metrics) as file:
             file.writelines([_line(self.columns), *rows])
+        if resume_step is None:  # a run that goes on keeps the summary of its earlier end, whose steps it names
+            with writing(run_dir):
+                (run_dir / "summary.json").unlink(missing_ok=True)
         for name, value in ("config", dict(config)), ("overrides", list(overrides)):
             with replace(run_dir / ".hydra" / f"{name}.yaml") as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(value)).encode())
         with writing(metrics):
             self._metrics = metrics.open("ab", buffering=0)
-        with writing(run_dir):
-            (run_dir / "summary.json").unlink(missing_ok=True)  # a run that goes on has not finished
         self._wandb = Client(run_dir, config, logger, resume_step is not None) if logger.wandb else None
 
     @property

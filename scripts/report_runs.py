@@ -56,13 +56,13 @@ def read(folder: Path) -> Runs:
 
 
 def unfinished(place: Path) -> str:
-    """Why a run has no summary; empty for one that has."""
+    """Why a run has no summary of all its rows; empty for one that has."""
     if (place / "failed.json").is_file():
         return f"failed: {json.loads((place / 'failed.json').read_text())['error']}"
-    if (place / "summary.json").is_file():
-        return ""
     rows = (place / "metrics.csv").read_text().splitlines()
     last = rows[-1].split(",")[0] if len(rows) > 1 else "0"
+    if (place / "summary.json").is_file() and json.loads((place / "summary.json").read_text())["steps"] == int(last):
+        return ""
     return f"not finished: its last row is of step {last}; resume=true goes on"
 
 

@@ -80,12 +80,15 @@ def test_missing_and_broken_runs_are_listed(folder: Path) -> None:
     (leave(sweep / "2-cut", "bp", 8, 0.9) / "summary.json").write_text('{"algo": "b')
     (leave(sweep / "3-stopped", "bp", 8, 0.9) / "summary.json").unlink()
     (leave(folder / "emptied", "bp", 8, 0.9) / "metrics.csv").write_text("")
+    with (leave(folder / "continued", "bp", 8, 0.9) / "metrics.csv").open("a") as file:
+        file.write("3,0.3,,,,,\n")  # it was given more to do after its summary, and has not come to that end
     runs = report_runs.read(folder)
     assert len(runs.table) == 9 + 2
     amiss = dict(runs.amiss)
-    assert amiss.keys() == {"sweep/1-failed", "sweep/2-cut", "sweep/3-stopped", "emptied"}
+    assert amiss.keys() == {"sweep/1-failed", "sweep/2-cut", "sweep/3-stopped", "emptied", "continued"}
     assert amiss["sweep/1-failed"] == "failed: train/loss=nan at step 3"
-    assert "broken" in amiss["sweep/2-cut"] and "broken" in amiss["emptied"]
+    assert "broken" in amiss["sweep/2-cut"] and "step 0" in amiss["emptied"]
+    assert "not finished" in amiss["continued"] and "step 3" in amiss["continued"]
     assert "not finished" in amiss["sweep/3-stopped"] and "step 2" in amiss["sweep/3-stopped"]
     for path in sorted((sweep / "2-cut").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()

@@ -111,16 +111,6 @@ def test_a_run_that_ended_without_its_summary_gets_it(command: Command) -> None:
     assert summary.read_text() == before
 
 
-def test_a_run_that_goes_on_counts_as_unfinished_until_its_new_end(command: Command) -> None:
-    # Steps so large that two of them are still in range, and some more are not.
-    settings = ("optim.lr=30", "trainer.batch_size=1437", "trainer.epochs=40", "hydra.run.dir=run")
-    assert command(*settings, "trainer.max_steps=2")[0] == 0
-    assert Path("run/summary.json").is_file()
-    status, said = command(*settings, "trainer.max_steps=null", "resume=true")
-    assert status == 1 and "diverged" in said
-    assert not Path("run/summary.json").exists()
-
-
 def test_a_summary_that_was_cut_is_written_anew(command: Command) -> None:
     settings = ("trainer.max_steps=5", "hydra.run.dir=run")
     assert command(*settings)[0] == 0
