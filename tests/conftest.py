@@ -1,8 +1,6 @@
 """Fixtures for the whole suite."""
 
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import jaxtyping
@@ -24,24 +22,3 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def run(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command in an empty folder, in this process, with files alone; returns its exit status."""
-    from ebmrun import (
-        cli,  # here, since the type hints are checked only of what is imported after pytest's options
-    )
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EBMRUN_DATA", str(mnist_root))
-
-    def command(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["ebmrun", "logger=csv", *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return command

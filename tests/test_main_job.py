@@ -16,6 +16,8 @@ from statistics import median
 import pytest
 import torch
 
+from ebmrun import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("cosine", "angle", "norm_ratio", "relative_error")
 ALIGNED = [f"alignment/{key}" for key in MEASURES] + [
@@ -29,6 +31,23 @@ Run = Callable[..., int]
 def environment(mnist_root: Path) -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return os.environ | {"EBMRUN_DATA": str(mnist_root), "PYTHONPATH": path, "WANDB_MODE": "offline"}
+
+
+@pytest.fixture
+def run(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in an empty folder, in this process, with files alone; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EBMRUN_DATA", str(mnist_root))
+
+    def command(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["ebmrun", "logger=csv", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return command
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
