@@ -149,7 +149,7 @@ def residual(last: Relaxed, u: list[Batch], start: list[Batch] | None) -> float:
 
 
 def _norms(parts: list[Batch]) -> list[float]:
-    """Euclidean norms, with one wait for the device."""
+    """Euclidean norms, with one wait for the device; with a second one where a square may be out of range, or is 0."""
     norms = torch.stack(torch._foreach_norm(parts)).tolist()
     if all(SQUARABLE[0] < norm < SQUARABLE[1] for norm in norms):
         return norms
