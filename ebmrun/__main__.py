@@ -1,6 +1,6 @@
 """`python -m ebmrun`: the same command as `ebmrun`."""
 
-from ebmrun.cli import main
+from ebmrun.command.cli import main
 
 if __name__ == "__main__":
     main()

@@ -11,11 +11,11 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from ebmrun.data import DatasetConfig
+from ebmrun.data.sets import DatasetConfig
 from ebmrun.errors import ConfigError
-from ebmrun.nudge import Nudge
-from ebmrun.relaxation import Relaxation
-from ebmrun.wandb_client import LoggerConfig
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.relaxation import Relaxation
+from ebmrun.training.wandb_client import LoggerConfig
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 REFERENCES = ("backprop", "implicit", "both")

@@ -15,14 +15,14 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ebmrun.algorithm import Algorithm, EnergyLearning
 from ebmrun.config import Config, resolved, typed
-from ebmrun.cost import Cost
-from ebmrun.data import Dataset, batches, load
-from ebmrun.energies import Energy, contract
+from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.network import Network, initialise, require_affine
-from ebmrun.references import Backprop, Implicit
+from ebmrun.theory.algorithm import Algorithm, EnergyLearning
+from ebmrun.theory.cost import Cost
+from ebmrun.theory.energies import Energy, contract
+from ebmrun.theory.network import Network, initialise, require_affine
+from ebmrun.theory.references import Backprop, Implicit
 
 
 @dataclass(frozen=True)

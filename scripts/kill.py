@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ebmrun import checkpoint, cli
+from ebmrun.command import cli
+from ebmrun.training import checkpoint
 
 # Some hundred steps between twenty checkpoints, and a row for each step.
 SMALL = ["algo=pc", "dataset=digits", "device=cpu", "logger=csv", "trainer.epochs=20", "trainer.log_every=1"]
@@ -125,5 +126,5 @@ def compare(folder: Path, kills: int, seed: int, overrides: list[str]) -> None:
 context = multiprocessing.get_context("forkserver")
 
 if __name__ == "__main__":
-    context.set_forkserver_preload(["ebmrun.experiment", "ebmrun.cli", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["ebmrun.experiment", "ebmrun.command.cli", "sklearn.datasets", "torch._dynamo"])
     main()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebmrun.data import Dataset, DatasetConfig, load
-from ebmrun.download import torchvision_datasets
+from ebmrun.data.download import torchvision_datasets
+from ebmrun.data.sets import Dataset, DatasetConfig, load
 from ebmrun.errors import ConfigError
 
 CPU = torch.device("cpu")

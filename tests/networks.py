@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ebmrun.affine import AffineMap, Linear
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.coordinates import Free
-from ebmrun.cost import Cost, SquaredError
-from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
-from ebmrun.network import Layer, Network, cnn, initialise, mlp
-from ebmrun.nudge import Nudge
-from ebmrun.pull import Pull
-from ebmrun.relaxation import Relaxation, Relaxed, ascend, relax
-from ebmrun.units import unit
+from ebmrun.theory.affine import AffineMap, Linear
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.coordinates import Free
+from ebmrun.theory.cost import Cost, SquaredError
+from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.network import Layer, Network, cnn, initialise, mlp
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.pull import Pull
+from ebmrun.theory.relaxation import Relaxation, Relaxed, ascend, relax
+from ebmrun.theory.units import unit
 
 STENCILS = {
     "single": ([1.0], [1.0]),

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ebmrun.affine import AffineMap, AvgPool2d, Chain, Conv2d, Linear
 from ebmrun.errors import ConfigError
+from ebmrun.theory.affine import AffineMap, AvgPool2d, Chain, Conv2d, Linear
 
 MAPS = {
     "linear": lambda: Linear((5,), 3),

@@ -22,11 +22,11 @@ from networks import (
     stencil,
 )
 
-from ebmrun.cost import CrossEntropy, SquaredError
-from ebmrun.energies import Hopfield, Lifted, Predictive
-from ebmrun.network import initialise, mlp
-from ebmrun.nudge import Nudge
-from ebmrun.references import Implicit
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.network import initialise, mlp
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.references import Implicit
 
 NETWORKS = {"mlp": random_mlp, "cnn": random_cnn}
 FIRST_STEP = {"order": "synchronous", "reading": "first_step"}

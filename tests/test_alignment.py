@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ebmrun.alignment import MEASURES, alignment, columns
+from ebmrun.theory.alignment import MEASURES, alignment, columns
 
 
 def V(*values: float) -> torch.Tensor:

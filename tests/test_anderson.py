@@ -10,13 +10,13 @@ from contextlib import suppress
 import torch
 from networks import batch, distance, member, nudged, random_mlp, settle, stencil
 
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.anderson import MEMORY, Anderson
-from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
 from ebmrun.errors import RunError
-from ebmrun.network import Network, initialise, mlp
-from ebmrun.nudge import Nudge
-from ebmrun.relaxation import Relaxed
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.anderson import MEMORY, Anderson
+from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.network import Network, initialise, mlp
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.relaxation import Relaxed
 
 
 def iterate(step, start, count):

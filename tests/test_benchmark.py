@@ -13,15 +13,16 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from ebmrun import checkpoint, cli
-from ebmrun.cost import Cost, CrossEntropy, SquaredError
-from ebmrun.data import Split
-from ebmrun.distributed import Job
+from ebmrun.command import cli
+from ebmrun.data.sets import Split
 from ebmrun.experiment import build
-from ebmrun.network import Network, cnn, initialise, mlp
-from ebmrun.references import Backprop
-from ebmrun.run import train, trainer_of
-from ebmrun.studies import plain, timing, whole_run
+from ebmrun.studies.benchmark.study import plain, timing, whole_run
+from ebmrun.theory.cost import Cost, CrossEntropy, SquaredError
+from ebmrun.theory.network import Network, cnn, initialise, mlp
+from ebmrun.theory.references import Backprop
+from ebmrun.training import checkpoint
+from ebmrun.training.distributed import Job
+from ebmrun.training.run import train, trainer_of
 
 CPU = torch.device("cpu")
 WIDE = "{name: wide, hidden: [12], activation: hard_sigmoid}"

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 import ebmrun.config  # noqa: F401  (registers the schema)
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
-from ebmrun.studies.certificate import Certificate, lines
-from ebmrun.studies.certify import certify, run
+from ebmrun.studies.certify.certificate import Certificate, lines
+from ebmrun.studies.certify.study import certify, run
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("study=certify", "arch.hidden=[8,6]", "arch.activation=sigmoid", "trainer.batch_size=4", "device=cpu",

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from ebmrun import checkpoint
 from ebmrun.errors import ConfigError, RunError
+from ebmrun.training import checkpoint
 
 
 def contents() -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
 
 def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    program = ("import sys, torch; from pathlib import Path; from ebmrun import checkpoint\n"
+    program = ("import sys, torch; from pathlib import Path; from ebmrun.training import checkpoint\n"
                "step = 0\n"
                "while True:\n"
                "    step += 1\n"

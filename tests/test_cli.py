@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ebmrun import cli
+from ebmrun.command import cli
 
 SHORT = ("trainer.max_steps=1", "trainer.epochs=1", "logger=csv", "device=cpu")
 Command = Callable[..., tuple[int, list[str]]]
@@ -121,7 +121,7 @@ def test_a_run_that_fails_among_bad_configurations_decides_the_status(
 
 
 ENERGY = """
-from ebmrun.energies import Predictive
+from ebmrun.theory.energies import Predictive
 
 class {name}(Predictive):
     {body}

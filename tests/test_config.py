@@ -10,12 +10,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ebmrun import cli
-from ebmrun.complaint import complaint
+from ebmrun.command import cli
+from ebmrun.command.complaint import complaint
 from ebmrun.config import AlignmentConfig, Config, TrainerConfig, typed
 from ebmrun.errors import ConfigError
-from ebmrun.nudge import Nudge
-from ebmrun.relaxation import Relaxation
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.relaxation import Relaxation
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRESETS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_a_preset_never_stops_an_override(preset):
                             "relax.step_size=0.2", "energy=lifted", "energy.feedback_gain=0.5"))
     assert (config.nudge.nodes, config.nudge.strength) == ([1.0, -1.0], 0.03)
     assert (config.relax.order, config.relax.step_size) == ("synchronous", 0.2)
-    assert (config.energy["_target_"], config.energy["feedback_gain"]) == ("ebmrun.energies.Lifted", 0.5)
+    assert (config.energy["_target_"], config.energy["feedback_gain"]) == ("ebmrun.theory.energies.Lifted", 0.5)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("[!h]*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ebmrun.cost import CrossEntropy, SquaredError
-from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
-from ebmrun.energies.contract import disagreements, is_feedforward, require_clampable, require_consistent
 from ebmrun.errors import ConfigError
-from ebmrun.units import UNITS, unit
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.energies.contract import disagreements, is_feedforward, require_clampable, require_consistent
+from ebmrun.theory.units import UNITS, unit
 
 ENERGIES = [Predictive(), Hopfield(), Lifted()]
 FUNCTIONS = ["respond", "feedback", "error", "error_feedback", "displacement", "displacement_feedback"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from networks import batch, member, random_cnn, random_mlp, stencil
 
-from ebmrun.coordinates import Displacement, Error, Free, State
-from ebmrun.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.coordinates import Displacement, Error, Free, State
+from ebmrun.theory.energies import Hopfield, Lifted, Predictive
 
 
 def spaces(energy, kind, network, x, nodes: int = 1):

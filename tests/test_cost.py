@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ebmrun.cost import CrossEntropy, SquaredError
 from ebmrun.errors import ConfigError
-from ebmrun.units import UNITS, unit
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.units import UNITS, unit
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -14,8 +14,9 @@ from image_files import HEADERS, IDX, complaint, read, write_cifar, write_idx
 from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
-from ebmrun import cli, data
-from ebmrun.data import DatasetConfig, batches
+from ebmrun.command import cli
+from ebmrun.data.sets import DatasetConfig, batches
+from ebmrun.data.sets import sets as data
 from ebmrun.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset"

@@ -13,12 +13,12 @@ import torch
 from networks import batch, random_mlp
 from torch import Tensor
 
-from ebmrun import checkpoint
-from ebmrun.algorithm import Estimate
-from ebmrun.cost import SquaredError
-from ebmrun.distributed import Job, Shared
-from ebmrun.network import Network
-from ebmrun.references import Backprop
+from ebmrun.theory.algorithm import Estimate
+from ebmrun.theory.cost import SquaredError
+from ebmrun.theory.network import Network
+from ebmrun.theory.references import Backprop
+from ebmrun.training import checkpoint
+from ebmrun.training.distributed import Job, Shared
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ["dataset=digits", "logger=csv", "device=cpu", "trainer.epochs=3", "trainer.max_steps=50",

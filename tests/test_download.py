@@ -14,8 +14,8 @@ import pytest
 import torch
 from image_files import HEADERS, IDX, complaint, md5, read, write_cifar, write_idx
 
-from ebmrun import download
-from ebmrun.download import SOURCES, fetch, torchvision_datasets
+from ebmrun.data.download import SOURCES, fetch, torchvision_datasets
+from ebmrun.data.sets import download
 from ebmrun.errors import ConfigError
 
 
@@ -137,7 +137,7 @@ def test_the_command_of_the_message_fetches(
     monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [closed_address()])
     message = complaint("mnist", tmp_path / "a root")
     program = shlex.split(message[message.index("python -c ") :])[2]
-    arguments = re.fullmatch(r'from ebmrun.download import fetch; fetch\("(.*)", "(.*)"\)', program).groups()
+    arguments = re.fullmatch(r'from ebmrun.data.download import fetch; fetch\("(.*)", "(.*)"\)', program).groups()
     monkeypatch.setattr(torchvision_datasets().MNIST, "mirrors", [address])
     fetch(*arguments)
     assert len(read("mnist", tmp_path / "a root").train) == 30

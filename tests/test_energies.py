@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from ebmrun.energies import Energy, Hopfield, Lifted, Predictive
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.units import UNITS, unit
+from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.units import UNITS, unit
 
 ENERGIES = [Predictive(), Hopfield(), Lifted()]
 SMOOTH = ["identity", "tanh", "sigmoid"]

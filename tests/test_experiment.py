@@ -11,15 +11,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ebmrun import cli
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.cost import SquaredError
-from ebmrun.energies import Predictive
+from ebmrun.command import cli
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build, optimizer, references, run
-from ebmrun.references import Backprop, Implicit
-from ebmrun.run import train
-from ebmrun.summary import summarise
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.cost import SquaredError
+from ebmrun.theory.energies import Predictive
+from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.run import train
+from ebmrun.training.summary import summarise
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -149,7 +149,7 @@ def test_a_gain_that_drowns_a_layer_is_warned_of() -> None:
 
 def test_a_study_is_named_by_its_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = composed("trainer.max_steps=3", "alignment.every=2")
-    assert cfg.study.run == "ebmrun.run.train"
+    assert cfg.study.run == "ebmrun.training.run.train"
     run(cfg, tmp_path / "by-name", [])
     train(cfg, tmp_path / "itself", [])
     found = [summarise(tmp_path / name / "metrics.csv") for name in ("by-name", "itself")]

@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from networks import distance, slope
 
 from ebmrun import experiment
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.cli import CONF, PACKAGE
-from ebmrun.cost import CrossEntropy
-from ebmrun.energies import Hopfield, Lifted, Predictive
+from ebmrun.command.cli import CONF, PACKAGE
 from ebmrun.errors import ConfigError
-from ebmrun.references import Backprop, Implicit
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.cost import CrossEntropy
+from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.references import Backprop, Implicit
 
 PRESETS = ["bp", "pc", "pc_weak_feedback", "pc_first_step", "pc_fixed_prediction", "pc_clamped", "ep", "ep_centered",
            "chl", "lifted"]

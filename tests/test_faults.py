@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ebmrun import checkpoint, cli
+from ebmrun.command import cli
+from ebmrun.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["logger=csv", "device=cpu", "dataset=digits", "trainer.max_steps=2", "arch.hidden=[8]"]

@@ -74,7 +74,7 @@ def test_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
 
 def test_installed_command_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     origin = call(
-        tmp_path, installed / "python", "-c", "import ebmrun.cli as c; print(c.__file__); print(c.CONF)"
+        tmp_path, installed / "python", "-c", "import ebmrun.command.cli as c; print(c.__file__); print(c.CONF)"
     )
     assert all(Path(line).is_relative_to(installed.parent) for line in origin.split())
     shown = call(tmp_path, installed / "ebmrun", "--help")

@@ -16,7 +16,7 @@ from statistics import median
 import pytest
 import torch
 
-from ebmrun import cli
+from ebmrun.command import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("cosine", "angle", "norm_ratio", "relative_error")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ebmrun.affine import AffineMap, AvgPool2d, Linear
 from ebmrun.errors import ConfigError
-from ebmrun.network import Layer, Network, cnn, initialise, mlp, require_affine
-from ebmrun.units import unit
+from ebmrun.theory.affine import AffineMap, AvgPool2d, Linear
+from ebmrun.theory.network import Layer, Network, cnn, initialise, mlp, require_affine
+from ebmrun.theory.units import unit
 
 MLP = {"hidden": [7, 6], "activation": "tanh", "output": "identity"}
 CNN = {"channels": [3, 4], "kernel": 3, "stride": 1, "pool": 2, "hidden": [5], "activation": "sigmoid",

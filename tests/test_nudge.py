@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ebmrun.errors import ConfigError
-from ebmrun.nudge import Nudge
+from ebmrun.theory.nudge import Nudge
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "nudge"
 ORDERS = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4}

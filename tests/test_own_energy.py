@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ebmrun import cli
+from ebmrun.command import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -69,7 +69,7 @@ def test_the_readme_runs_as_it_stands(folder: Path, part: str) -> None:
     # An installed command is a script elsewhere: the current folder is not where Python looks for modules.
     script = folder / "bin" / "ebmrun"
     script.parent.mkdir()
-    script.write_text("from ebmrun.cli import main\nmain()\n")
+    script.write_text("from ebmrun.command.cli import main\nmain()\n")
     command = shlex.split(next(line for line in COMMANDS if part in line))
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, script, *command[1:]], capture_output=True, text=True, check=False,
@@ -110,7 +110,7 @@ def test_an_energy_that_contradicts_itself_is_refused(
 ) -> None:
     # E = (x - f(a))^2 / 2 has feedback (x - f(a)) f'(a); with identity units a sign more is off by twice that.
     (folder / "contrary.py").write_text(
-        "from ebmrun.energies import Energy\n\n\nclass Contrary(Energy):\n"
+        "from ebmrun.theory.energies import Energy\n\n\nclass Contrary(Energy):\n"
         "    def value(self, x, a, f):\n        return (x - f(a)) ** 2 / 2\n\n"
         "    def feedback(self, x, a, f):\n        return f.pullback(f(a), f(a) - x)\n"
     )

@@ -13,14 +13,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import ebmrun.config  # noqa: F401  (registers the schema)
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.cost import SquaredError
-from ebmrun.energies import Predictive
 from ebmrun.experiment import build
-from ebmrun.network import initialise, mlp
-from ebmrun.nudge import Nudge
-from ebmrun.relaxation import Relaxation
 from ebmrun.studies.paper import Inference, Mode, Scene, by_strength, distance
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.cost import SquaredError
+from ebmrun.theory.energies import Predictive
+from ebmrun.theory.network import initialise, mlp
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.relaxation import Relaxation
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "paper"

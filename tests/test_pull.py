@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from ebmrun.cost import CrossEntropy, SquaredError
-from ebmrun.pull import Pull
-from ebmrun.units import unit
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.pull import Pull
+from ebmrun.theory.units import unit
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from networks import Coshine, backprop, batch, distance, free_states, member, random_cnn, random_mlp, stencil
 
-from ebmrun.affine import Linear
-from ebmrun.cost import CrossEntropy, SquaredError
-from ebmrun.energies import Hopfield, Lifted, Predictive
-from ebmrun.network import Layer, Network
-from ebmrun.references import Backprop, Implicit
-from ebmrun.units import unit
+from ebmrun.theory.affine import Linear
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.network import Layer, Network
+from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.theory.units import unit
 
 NETWORKS = {"mlp": random_mlp, "cnn": random_cnn}
 

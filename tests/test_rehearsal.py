@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_trainer import train, trainer
 
-from ebmrun import rehearsal
 from ebmrun.errors import ConfigError, Diverged
-from ebmrun.trainer import Trainer
+from ebmrun.training import rehearsal
+from ebmrun.training.trainer import Trainer
 
 
 def stepped(size: float, **settings: int) -> Trainer:

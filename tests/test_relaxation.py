@@ -20,14 +20,14 @@ from networks import (
     stencil,
 )
 
-from ebmrun.affine import Linear
-from ebmrun.cost import CrossEntropy, SquaredError
-from ebmrun.energies import Hopfield, Lifted, Predictive
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.network import Layer, Network
-from ebmrun.nudge import Nudge
-from ebmrun.relaxation import Relaxation
-from ebmrun.units import unit
+from ebmrun.theory.affine import Linear
+from ebmrun.theory.cost import CrossEntropy, SquaredError
+from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.network import Layer, Network
+from ebmrun.theory.nudge import Nudge
+from ebmrun.theory.relaxation import Relaxation
+from ebmrun.theory.units import unit
 
 ENERGIES = [Predictive, Hopfield, Lifted]
 NETWORKS = {"mlp": random_mlp, "cnn": random_cnn}

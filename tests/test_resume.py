@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebmrun import checkpoint, cli
+from ebmrun.command import cli
+from ebmrun.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., tuple[int, str]]

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmrun import cli, sweep
+from ebmrun.command import cli, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ("logger=csv", "device=cpu", "trainer.max_steps=4", "hydra.sweep.dir=sweep")
@@ -100,7 +100,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(command: Command) -> None:
 
 THREADS = """
 import os, torch
-from ebmrun.energies import Predictive
+from ebmrun.theory.energies import Predictive
 
 class Mine(Predictive):
     def __init__(self, feedback_gain: float) -> None:

@@ -16,8 +16,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.tracking import Tracker
-from ebmrun.wandb_client import LoggerConfig
+from ebmrun.training.tracking import Tracker
+from ebmrun.training.wandb_client import LoggerConfig
 
 FILES_ALONE = LoggerConfig(wandb=False)
 CONFIG = {"algo": {"name": "pc"}, "nudge": {"strength": 1e-6}, "arch": {"hidden": [128, 64]}, "note": "1e-6",
@@ -95,8 +95,8 @@ def test_a_run_begun_anew_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
 LOGGING = """
 import sys
 from pathlib import Path
-from ebmrun.tracking import Tracker
-from ebmrun.wandb_client import LoggerConfig
+from ebmrun.training.tracking import Tracker
+from ebmrun.training.wandb_client import LoggerConfig
 with Tracker(Path(sys.argv[1]), {}, LoggerConfig(wandb=False), ["x"]) as tracker:
     for step in range(10**9):
         tracker.log(step, {"x": 1 / (step + 1)})

@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebmrun.algorithm import Estimate
-from ebmrun.checkpoint import load
 from ebmrun.config import TrainerConfig
-from ebmrun.cost import SquaredError
-from ebmrun.data import Dataset, Split, batches
+from ebmrun.data.sets import Dataset, Split, batches
 from ebmrun.errors import ConfigError, RunError
-from ebmrun.network import Network, initialise, mlp
-from ebmrun.references import Backprop
-from ebmrun.tracking import Tracker
-from ebmrun.trainer import Trainer
-from ebmrun.wandb_client import LoggerConfig
+from ebmrun.theory.algorithm import Estimate
+from ebmrun.theory.cost import SquaredError
+from ebmrun.theory.network import Network, initialise, mlp
+from ebmrun.theory.references import Backprop
+from ebmrun.training.checkpoint import load
+from ebmrun.training.tracking import Tracker
+from ebmrun.training.trainer import Trainer
+from ebmrun.training.wandb_client import LoggerConfig
 
 EXAMPLES, BATCH, LR = 22, 5, 0.1  # five batches an epoch, the last of two examples
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebmrun.errors import ConfigError
-from ebmrun.units import UNITS, unit
+from ebmrun.theory.units import UNITS, unit
 
 ELEMENTWISE = [name for name in UNITS if name != "softmax"]
 SMOOTH = ["identity", "tanh", "sigmoid"]

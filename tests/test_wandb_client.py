@@ -19,8 +19,8 @@ KEY = "marker" * 7  # as long as a real one
 TRACKING = """
 import json, os, sys
 from pathlib import Path
-from ebmrun.tracking import Tracker
-from ebmrun.wandb_client import LoggerConfig
+from ebmrun.training.tracking import Tracker
+from ebmrun.training.wandb_client import LoggerConfig
 arguments = json.loads(sys.argv[1])
 with Tracker(Path(arguments["run_dir"]), arguments["config"], LoggerConfig(**arguments["logger"]),
              ["train/loss", "relax/steps"], arguments.get("resume_step")) as tracker:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import t as student
 
-from ebmrun.algorithm import EnergyLearning
+from ebmrun.theory.algorithm import EnergyLearning
 
 FEWEST = 4  # points of a fit; with two parameters they leave two degrees of freedom
 ABOVE_FLOOR = 20.0  # an error this many times the smallest is no longer round-off

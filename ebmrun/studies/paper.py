@@ -29,17 +29,17 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.algorithm import EnergyLearning
 from ebmrun.config import PRECISIONS, resolved
-from ebmrun.cost import Cost
-from ebmrun.data import batches
+from ebmrun.data.sets import batches
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.files import replace as new_file
-from ebmrun.network import Layer, Network, initialise
-from ebmrun.pull import Pull
-from ebmrun.references import Backprop
-from ebmrun.relaxation import Relaxation, ascend, read, relax
-from ebmrun.tracking import Tracker
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.cost import Cost
+from ebmrun.theory.network import Layer, Network, initialise
+from ebmrun.theory.pull import Pull
+from ebmrun.theory.references import Backprop
+from ebmrun.theory.relaxation import Relaxation, ascend, read, relax
+from ebmrun.training.tracking import Tracker
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Row = dict[str, float]

@@ -18,13 +18,13 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from ebmrun.algorithm import EnergyLearning
-from ebmrun.alignment import alignment
 from ebmrun.config import PRECISIONS, resolved, typed
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
-from ebmrun.references import Backprop, Implicit
 from ebmrun.studies.convergence import Fit, at, fit_order
-from ebmrun.tracking import Tracker
+from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.alignment import alignment
+from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.tracking import Tracker
 
 
 @dataclass(frozen=True)

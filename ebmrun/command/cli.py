@@ -1,0 +1,148 @@
+"""The command `ebmrun`: Hydra composes, `experiment.run` does the rest, and every error ends here."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import ebmrun.config  # noqa: F401 - registers the schema of the configuration
+from ebmrun.command.complaint import complaint, one_line, say
+from ebmrun.command.sweep import FAILED, record_failure
+from ebmrun.errors import ConfigError, RunError
+from ebmrun.files import writing
+
+PACKAGE = Path(__file__).parents[1]
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+GROUPS = sorted(
+    path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
+)
+
+made: list[Path] = []  # the folders that this command makes, outermost first
+
+
+def main() -> None:
+    """Run the command with the arguments in `sys.argv`.
+
+    Raises:
+        SystemExit: 2 for a configuration that cannot be run, 1 for a run that failed, 130 for an interrupt.
+            Several runs go on past one that fails, and then end in the smallest status among those that failed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    own = Path("conf")
+    if own.is_dir() and not own.samefile(CONF):
+        sys.argv[1:1] = ["--config-dir", str(own)]  # first, so that one on the command line replaces it
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra knows it in front
+    made.clear()
+    try:
+        for word in filter(unnamed, sys.argv[1:]):
+            raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run "
+                              "of each of several, as in algo=bp,pc")
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        # A run's own errors end in `task`: what arrives here was raised on the way to one.
+        say(complaint(error, GROUPS), 2)
+        raise SystemExit(2) from None
+    except (TypeError, AttributeError, AssertionError) as error:  # Hydra's own, over values it does not foresee
+        say(f"cannot compose the configuration ({one_line(error)}): a group takes the name of one of its options", 2)
+        raise SystemExit(2) from None
+    except BrokenProcessPool:
+        say("a process of the sweep was killed, perhaps for want of memory, and the others with it: the same command "
+            "with the same hydra.sweep.dir goes on from there")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    finally:
+        remove_unused()
+
+
+def unnamed(word: str) -> bool:
+    """Whether an override gives a group anything but names: a list (Hydra would merge its options), a number, null,
+    true, false or nothing; or removes the group."""
+    group = word.lstrip("+~").partition("=")[0]
+    no_name = r"^~|[=,](\[.*|null|true|false|nan|-?inf|-?[\d.][\d.e-]*)?(,|$)"
+    return group in GROUPS and re.search(no_name, word) is not None
+
+
+def task(cfg: DictConfig) -> None:
+    """One run, in the folder that Hydra made for it; its errors become a line and a status."""
+    settings = HydraConfig.get()
+    run_dir = Path(settings.runtime.output_dir)
+    if settings.runtime.cwd not in sys.path:
+        sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
+    try:
+        from ebmrun.experiment import run  # here: --help and bad keys need none of it
+        from ebmrun.training.run import begun
+
+        if settings.mode == RunMode.MULTIRUN:
+            if isinstance(cfg.resume, str):
+                raise ConfigError(f"resume={cfg.resume} is one run's folder, and these are several: give theirs, as "
+                                  "hydra.sweep.dir=PATH")
+            cfg.resume = cfg.resume is not False and begun(run_dir)
+        with writing(run_dir):
+            (run_dir / FAILED).unlink(missing_ok=True)
+        run(cfg, run_dir, list(settings.overrides.task))
+    except Exception as error:  # noqa: BLE001 - of several runs, the others go on
+        status, message = judge(error)
+        if settings.mode != RunMode.MULTIRUN:
+            say(message, status)
+            raise SystemExit(status) from None
+        say(f"{run_dir.name}: {message}", status)
+        try:
+            record_failure(run_dir, status, message)
+        except RunError:  # where a line finds no place, no other run will
+            raise SystemExit(status) from None
+
+
+def judge(error: Exception) -> tuple[int, str]:
+    """Exit status and line for an error of a run; one that nobody foresaw shows its traceback first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConfigError, RunError)):
+            return 2 if isinstance(cause, ConfigError) else 1, one_line(cause)
+        cause = cause.__cause__
+    text = str(error)
+    misnamed = (text.startswith(("Error locating target", "Expected a callable target"))
+                or "unexpected keyword argument" in text)
+    if isinstance(error, OmegaConfBaseException) or isinstance(error, InstantiationException) and misnamed:
+        return 2, complaint(error, GROUPS)
+    traceback.print_exception(error)
+    return 1, f"{type(error).__name__}: {one_line(error)}"
+
+
+def remove_unused() -> None:
+    """Remove the folders that this command made and no run wrote to."""
+    for folder in reversed(made):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+class Folders(Callback):
+    """Hydra's callback that notes the folders that a command makes."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Before a single run."""
+        _note(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Before several runs."""
+        _note(Path(config.hydra.sweep.dir))
+
+
+def _note(folder: Path) -> None:
+    folder = folder.absolute()
+    made.extend(path for path in (*reversed(folder.parents), folder) if not path.exists())

@@ -1,0 +1,1 @@
+"""``study=benchmark``: the times of gradients and runs against plain PyTorch."""

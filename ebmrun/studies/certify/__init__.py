@@ -1,0 +1,1 @@
+"""``study=certify``: what a composition approximates, and how fast."""

@@ -1,0 +1,142 @@
+"""What the error of an estimate is made of, each part measured on one batch:
+
+    g - r  =  (g_settled - r)  +  (g_64 - g_settled)  +  (g - g_64)
+              nudge bias          unfinished             round-off
+                                  relaxation
+
+g_settled is fully relaxed in float64, g_64 relaxed as asked in float64, and g as asked in the precision asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ebmrun.errors import RunError
+from ebmrun.experiment import Parts, first_batch
+from ebmrun.theory.algorithm import Algorithm, EnergyLearning
+from ebmrun.theory.references import Backprop, Implicit
+
+Gradient = Float[Tensor, "parameters"]
+TOLERANCE = 1e-13
+
+
+def settled(learning: EnergyLearning) -> EnergyLearning:
+    """The same member, relaxed as far as float64 allows. A reading that asks for no equilibrium stays what it is."""
+    how = replace(learning.relaxation, tol=TOLERANCE, free_steps=None, check_every=1)
+    how.max_steps = max(how.max_steps, 1000)
+    if how.reading == "equilibrium":
+        step = how.step_size if how.order == "sweep" else 1.0
+        how = replace(how, order="sweep", coordinates="error", step_size=step)
+    return replace(learning, relaxation=how)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Relative errors at one value h of what tends to 0; NaN where the relaxation diverged, or where nothing was
+    measured.
+
+    ``bias`` is the error of the fully relaxed estimate, ``to_backprop`` the same against backprop, ``residual`` what
+    its relaxation left; ``unfinished`` and ``round_off`` are the other two parts, ``total`` the error of the estimate
+    as asked.
+    """
+
+    value: float
+    bias: float = math.nan
+    to_backprop: float = math.nan
+    residual: float = math.nan
+    unfinished: float = math.nan
+    round_off: float = math.nan
+    total: float = math.nan
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is left to relax is at most a twentieth of the bias, or nothing that counts."""
+        return self.residual <= max(self.bias / 20, 1e-9)
+
+    @property
+    def sum(self) -> float:
+        """Of the three parts; infinite where they were not measured. In float64 there is no round-off to tell apart."""
+        parts = (self.bias, self.unfinished, self.round_off)
+        return math.inf if math.isnan(self.total) else math.fsum(part for part in parts if not math.isnan(part))
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What is a number, by name."""
+        return {key: value for key, value in vars(self).items() if math.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network and the first batch of its training set, to measure members of the family on."""
+
+    parts: Parts
+
+    @cached_property
+    def _as_asked(self) -> tuple:
+        return self.parts.network, *first_batch(self.parts)
+
+    @cached_property
+    def _exact(self) -> tuple:
+        network, x, y = self._as_asked
+        return deepcopy(network).double(), x.double(), y.double()
+
+    @property
+    def double(self) -> bool:
+        return self._as_asked[1].dtype == torch.float64
+
+    @cached_property
+    def backprop(self) -> Gradient:
+        """In float64."""
+        return self._gradient(Backprop(self.parts.cost), exact=True)[0]
+
+    def implicit(self, learning: EnergyLearning) -> Gradient:
+        """The gradient at the free equilibrium of a member, in float64."""
+        return self._gradient(Implicit(learning), exact=True)[0]
+
+    def _gradient(self, algorithm: Algorithm | Implicit, exact: bool) -> tuple[Gradient, float]:
+        estimate = algorithm.estimate(*(self._exact if exact else self._as_asked))
+        flat = torch.cat([gradient.reshape(-1).double() for gradient in estimate.gradients])
+        if not flat.isfinite().all():
+            raise RunError("the gradient is no finite number: use a smaller nudge.strength or relax.step_size")
+        return flat, estimate.residual
+
+    def free_distance(self, learning: EnergyLearning) -> tuple[float, float]:
+        """||x - forward|| / ||forward|| over the states of all layers at the free equilibrium, and its residual."""
+        network, x, _ = self._exact
+        with torch.no_grad():
+            # An energy is not taken at its word: its states move, though it may start where it stays.
+            free, phase = replace(settled(learning), feedforward=False).free_equilibrium(network, x)
+            forward = replace(learning, feedforward=True).free_equilibrium(network, x)[0]
+        gap = sum(float((a - b).square().sum()) for a, b in zip(free.states, forward.states))
+        return math.sqrt(gap / sum(float(b.square().sum()) for b in forward.states)), phase.residual if phase else 0.0
+
+    def point(self, learning: EnergyLearning, value: float, limit: Gradient, in_parts: bool) -> Point:
+        """The errors of a member against its limit, relative to the size of that."""
+        size = float(limit.norm())
+        try:
+            full, residual = self._gradient(settled(learning), exact=True)
+        except RunError:
+            return Point(value)
+        bias = float((full - limit).norm()) / size
+        to_backprop = float((full - self.backprop).norm() / self.backprop.norm())
+        found = Point(value, bias, to_backprop, residual)
+        if not in_parts:
+            return found
+        try:
+            exact, _ = self._gradient(learning, exact=True)
+            asked, _ = self._gradient(learning, exact=False)
+        except RunError:
+            return found
+        return replace(
+            found,
+            unfinished=float((exact - full).norm()) / size,
+            round_off=math.nan if self.double else float((asked - exact).norm()) / size,
+            total=float((asked - limit).norm()) / size,
+        )

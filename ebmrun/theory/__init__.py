@@ -1,0 +1,1 @@
+"""Energies, dynamics and the learning rule: no file, no Hydra, no W&B."""

@@ -1,0 +1,124 @@
+"""The two gradients that an energy-based one is held against.
+
+    backprop   d/dtheta of the cost of the forward pass
+    implicit   d/dtheta of the cost at the free equilibrium, by implicit differentiation
+
+They coincide where the free equilibrium is the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator, gmres
+from torch import Tensor
+
+from ebmrun.errors import Diverged
+from ebmrun.theory.algorithm import EnergyLearning, Estimate
+from ebmrun.theory.cost import Cost
+from ebmrun.theory.network import Network
+
+Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
+Output = Float[Tensor, "batch classes"]
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Backpropagation by autograd (Rumelhart, Hinton & Williams 1986), as an algorithm and as a reference."""
+
+    cost: Cost
+
+    @torch.no_grad()
+    def predict(self, network: Network, x: Batch) -> Output:
+        """The forward pass."""
+        return network(x)
+
+    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
+        """The gradient of the mean cost of the forward pass."""
+        with torch.enable_grad():
+            output = network(x)
+            gradients = torch.autograd.grad(self.cost.value(output, y).mean(), network.weights)
+        return Estimate(list(gradients), output.detach())
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Implicit differentiation of the free equilibrium x = Phi(x, theta), Phi being one synchronous step without a
+    nudge (Almeida 1987; Pineda 1987):
+
+        (1 - dPhi/dx)^T v = dC/dx,      g = (dPhi/dtheta)^T v
+
+    The linear system is solved by GMRES with products from autograd. ``residual`` of the estimate is the larger of that
+    of the equilibrium and that of the linear solve; ``converged`` says whether both met their tolerance, the solve to
+    within a factor of ten, since GMRES stops by a residual that it updates and this one is computed anew.
+    """
+
+    learning: EnergyLearning
+
+    def predict(self, network: Network, x: Batch) -> Output:
+        """The output state at the free equilibrium."""
+        return self.learning.predict(network, x)
+
+    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
+        """The gradient of the mean cost at the free equilibrium. Raises Diverged where it has none."""
+        eps = torch.finfo(x.dtype).eps
+        how = replace(self.learning.relaxation, reading="equilibrium", order="sweep", step_size=1.0, tol=eps**0.75,
+                      max_steps=1000, free_steps=None)
+        with torch.no_grad():
+            free, phase = replace(self.learning, relaxation=how).free_equilibrium(network, x)
+        states = [state.detach().requires_grad_() for state in free.states]
+        with torch.enable_grad():
+            image = self._step(network, x, states)
+            pull = torch.autograd.grad(self.learning.cost.value(states[-1], y).mean(), states, allow_unused=True,
+                                       materialize_grads=True)
+            adjoint, residual, converged = self._solve(image, states, pull, tolerance=eps**0.75)
+            gradients = torch.autograd.grad(image, network.weights, adjoint, allow_unused=True, materialize_grads=True)
+        return Estimate(
+            list(gradients),
+            free.states[-1],
+            phase.steps if phase else 0,
+            max(residual, phase.residual if phase else 0.0),
+            converged and (phase is None or phase.converged),
+        )
+
+    def _step(self, network: Network, x: Batch, states: Sequence[Batch]) -> list[Batch]:
+        """Phi: every state's answer to its drive and to the message from above."""
+        energy, layers = self.learning.energy, network.layers
+        drives = [layer.affine(below) for layer, below in zip(layers, [x, *states[:-1]])]
+        sent = [energy.feedback(state, a, layer.unit) for state, a, layer in zip(states, drives, layers)]
+        received = [energy.feedback_gain * layer.affine.adjoint(m) for layer, m in zip(layers[1:], sent[1:])]
+        received.append(torch.zeros_like(states[-1]))
+        return [energy.respond(a, t, layer.unit) for a, t, layer in zip(drives, received, layers)]
+
+    @staticmethod
+    def _solve(
+        image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch], tolerance: float
+    ) -> tuple[list[Batch], float, bool]:
+        """v, the relative residual of its system, and whether that met the tolerance."""
+        sizes = [state.numel() for state in states]
+
+        def flat(parts: Sequence[Batch]) -> np.ndarray:
+            return torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
+
+        def parts(vector: np.ndarray) -> list[Batch]:
+            pieces = torch.from_numpy(np.ascontiguousarray(vector)).split(sizes)
+            return [piece.to(state).view_as(state) for piece, state in zip(pieces, states)]
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            back = torch.autograd.grad(image, states, parts(vector), retain_graph=True, allow_unused=True,
+                                       materialize_grads=True)
+            return vector - flat(back)
+
+        right = flat(pull)
+        operator = LinearOperator((len(right), len(right)), matvec=product, dtype=np.float64)
+        solution, _ = gmres(operator, right, rtol=tolerance, restart=100, maxiter=10)
+        size = float(np.linalg.norm(right))
+        residual = float(np.linalg.norm(product(solution) - right)) / size if size else 0.0
+        if not np.isfinite(residual):
+            raise Diverged("the implicit gradient is no number: the free equilibrium has no finite derivative there, "
+                           "use alignment.reference=backprop or a smaller optim.lr")
+        return parts(solution), residual, residual <= 10 * tolerance

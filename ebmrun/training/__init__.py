@@ -1,0 +1,1 @@
+"""Runs: the loop, and what it leaves behind."""

@@ -1,0 +1,139 @@
+"""Data-parallel training: every process of a `torchrun` job takes its share of each batch.
+
+    g = sum_r (n_r / n) g_r          over the processes r, which hold n_r of the n examples
+
+so that the network moves as if one process had seen the whole batch. Only the first process writes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+from ebmrun.errors import RunError
+from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.network import Network
+
+Batch = Float[Tensor, "batch ..."]
+Output = Float[Tensor, "batch classes"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The processes that train one network together, of which this one is number ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    @property
+    def shows(self) -> bool:
+        """Whether a progress bar of this process has the terminal for itself."""
+        return self.leads and multiprocessing.current_process().name == "MainProcess"
+
+    def share(self, algorithm: Algorithm) -> Algorithm:
+        """The algorithm, shared out over the processes."""
+        return algorithm if self.size == 1 else Shared(algorithm, self)
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes hold; all must ask."""
+        if self.size == 1:
+            return number
+        held = torch.tensor(number, device=_device())
+        _reduce(held, dist.ReduceOp.MAX)
+        return int(held)
+
+    def largest_share(self, examples: int) -> int:
+        """The most examples that a process gets of so many."""
+        return -(-examples // self.size)
+
+    def part(self, examples: int) -> slice:
+        """The examples of this process: shares differ by one at most, and may be empty."""
+        return slice(examples * self.rank // self.size, examples * (self.rank + 1) // self.size)
+
+
+@contextmanager
+def job(device: torch.device) -> Iterator[Job]:
+    """Within the block, the job that `torchrun` made this process a part of; otherwise a job of one.
+
+    The processes talk by nccl on CUDA, where each takes the device of its local rank, and by gloo elsewhere.
+    """
+    if not dist.is_torchelastic_launched():
+        yield Job()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Job(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An algorithm whose estimate for a batch is put together from those for its shares.
+
+    ``steps`` and ``residual`` are the largest of any share; ``converged`` says that all did. Every process gets the
+    same estimate. Raises RunError when another process has died.
+    """
+
+    algorithm: Algorithm
+    job: Job
+
+    @torch.no_grad()
+    def predict(self, network: Network, x: Batch) -> Output:
+        """The output for the whole batch."""
+        part = self.job.part(len(x))
+        empty = part.start == part.stop
+        own = self.algorithm.predict(network, x[:1] if empty else x[part])
+        whole = own.new_zeros(len(x), *own.shape[1:])
+        if not empty:
+            whole[part] = own
+        _reduce(whole)
+        return whole
+
+    @torch.no_grad()
+    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
+        """The gradients of the mean cost of the whole batch. One message holds all that the processes exchange: each
+        adds its weighted gradients, and fills in its own place among the outputs and the reports."""
+        part, n = self.job.part(len(x)), len(x)
+        gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
+        reports = y.new_zeros(self.job.size, 3)
+        if part.start < part.stop:
+            own = self.algorithm.estimate(network, x[part], y[part])
+            gradients = [(part.stop - part.start) / n * gradient for gradient in own.gradients]
+            output[part] = own.output
+            reports[self.job.rank] = y.new_tensor([own.steps, own.residual, not own.converged])
+        pieces = [*gradients, output, reports]
+        message = torch.cat([piece.reshape(-1) for piece in pieces])
+        _reduce(message)
+        sums = message.split([piece.numel() for piece in pieces])
+        *gradients, output, reports = (total.view_as(piece) for total, piece in zip(sums, pieces))
+        steps, residual, failed = reports.amax(0).tolist()
+        return Estimate(gradients, output, int(steps), residual, not failed)
+
+
+def _device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
+def _reduce(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> None:
+    try:
+        dist.all_reduce(values, operation)
+    except RuntimeError as error:
+        raise RunError(f"process {dist.get_rank()} waited for one that has ended, whose own message says why; go on "
+                       "from the last checkpoint with resume=PATH") from error

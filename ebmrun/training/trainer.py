@@ -1,0 +1,152 @@
+"""The training loop: gradients from an algorithm, steps of an optimizer, rows for a tracker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ebmrun.config import TrainerConfig
+from ebmrun.data.sets import Dataset, batches, steps_per_epoch
+from ebmrun.errors import Diverged
+from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.alignment import alignment, columns
+from ebmrun.theory.cost import Cost
+from ebmrun.theory.network import Network
+from ebmrun.training.tracking import Tracker
+
+EVALUATION_BATCH = 1000
+ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "time/step_ms")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
+    ``references``, whose names are the prefixes of the measures. ``shows`` allows a progress bar, on a terminal."""
+
+    network: Network
+    algorithm: Algorithm
+    references: Mapping[str, Algorithm]
+    cost: Cost
+    optimizer: torch.optim.Optimizer
+    dataset: Dataset
+    config: TrainerConfig
+    seed: int
+    align_every: int
+    shows: bool = True
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys that the rows of a training may have."""
+        losses = [f"{split}/{key}" for split in ("train", "test") for key in ("loss", "accuracy")]
+        depth = len(self.network.layers)
+        aligned = [key for prefix in self.references for key in columns(depth, prefix)] if self.align_every else []
+        return ["epoch", *losses, *ALGORITHM_KEYS, *aligned]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch. Raises ConfigError for a batch larger than the training set."""
+        return steps_per_epoch(len(self.dataset.train), self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """All steps, the cap included."""
+        full = self.config.epochs * self.steps_per_epoch
+        return min(full, self.config.max_steps or full)
+
+    def train(
+        self, done: int, tracker: Tracker, checkpoint: Callable[[int], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
+        steps at the end of each epoch and at a stop. Raises Diverged when a number is no longer finite."""
+        per_epoch, total = self.steps_per_epoch, self.steps
+        gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
+        hidden = None if self.shows else True
+        with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
+            for step, (x, y) in enumerate(self._batches(done), done + 1):
+                epoch_ends = step % per_epoch == 0 or step == total
+                aligns = self.align_every > 0 and step % self.align_every == 0
+                logs = aligns or epoch_ends or step % self.config.log_every == 0
+                truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
+                start = self._clock(wait=logs)
+                estimate = gradient(self.network, x, y)
+                self._update(estimate)
+                if logs:
+                    row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
+                    row |= self._measures(estimate, y)
+                    for name, reference in truth.items():
+                        row |= self._alignment(name, estimate, reference)
+                    bar.set_postfix(_shown(row), refresh=False)
+                    if epoch_ends:
+                        row |= self.evaluate()
+                    _require_finite(row, step)
+                    tracker.log(step, row)
+                bar.update()
+                stops = stopped()
+                if epoch_ends or stops:
+                    checkpoint(step)
+                if stops:
+                    return
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss and accuracy over the test set."""
+        test = self.dataset.test
+        loss = torch.zeros((), dtype=torch.float64, device=test.inputs.device)
+        right = torch.zeros((), dtype=torch.int64, device=test.inputs.device)
+        parts = (test.inputs, test.targets, test.labels)
+        for x, y, labels in zip(*(part.split(EVALUATION_BATCH) for part in parts)):
+            output = self.algorithm.predict(self.network, x)
+            loss += self.cost.value(output, y).double().sum()
+            right += (output.argmax(1) == labels).sum()
+        return {"test/loss": loss.item() / len(test), "test/accuracy": right.item() / len(test)}
+
+    def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches after the first ``done``: slices of each epoch's permutation."""
+        train, per_epoch = self.dataset.train, self.steps_per_epoch
+        for epoch in range(done // per_epoch, math.ceil(self.steps / per_epoch)):
+            order = batches(len(train), self.config.batch_size, self.seed, epoch)
+            first = max(done - epoch * per_epoch, 0)
+            for index in order[first : self.steps - epoch * per_epoch]:
+                index = index.to(train.inputs.device, non_blocking=True)
+                yield train.inputs[index], train.targets[index]
+
+    def _update(self, estimate: Estimate) -> None:
+        for parameter, gradient in zip(self.network.weights, estimate.gradients):
+            parameter.grad = gradient
+        self.optimizer.step()
+
+    def _measures(self, estimate: Estimate, y: Tensor) -> dict[str, float]:
+        return {
+            "train/loss": self.cost.value(estimate.output, y).mean().item(),
+            "train/accuracy": (estimate.output.argmax(1) == y.argmax(1)).double().mean().item(),
+            "relax/steps": estimate.steps,
+            "relax/residual": estimate.residual,
+            "relax/converged": estimate.converged,
+        }
+
+    def _alignment(self, name: str, estimate: Estimate, reference: Estimate) -> dict[str, float]:
+        by_layer = self.network.by_layer
+        return alignment(by_layer(estimate.gradients), by_layer(reference.gradients), name)
+
+    def _clock(self, wait: bool) -> float:
+        """Seconds; after the device has done what it was asked, if the reading matters."""
+        if wait and self.dataset.train.inputs.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def _shown(row: Mapping[str, float]) -> dict[str, str]:
+    keys = {"loss": "train/loss", "accuracy": "train/accuracy", "angle": "alignment/angle"}
+    return {name: f"{row[key]:.3g}" for name, key in keys.items() if key in row}
+
+
+def _require_finite(row: Mapping[str, float], step: int) -> None:
+    for key, value in row.items():
+        if not math.isfinite(value):
+            also = ", relax.step_size or nudge.strength" if row.get("relax/steps") else ""
+            raise Diverged(f"{key}={value} at step {step}: the training diverged, use a smaller optim.lr{also}")
