@@ -3,14 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-# Absolute, since tests run the command from folders of their own.
-ifdef EBMRUN_DATA
-export EBMRUN_DATA := $(abspath $(EBMRUN_DATA))
-endif
+DATA := $(or $(EBMRUN_DATA),data)
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-all mutants benchmark reproduce lint clean
+.PHONY: help run test test-data test-all mutants benchmark reproduce lint clean
+.PHONY: mnist-is-there
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,11 +17,18 @@ help:  ## list the targets
 run: $(VENV)/ready  ## set up, then train by predictive coding on the bundled digits
 	$(BIN)/ebmrun algo=pc dataset=digits
 
-test: $(VENV)/ready-to-test  ## set up, then run the quick tests; they read MNIST from the folder EBMRUN_DATA
-	$(BIN)/pytest -n 2 -m "not slow"
+test: $(VENV)/ready-to-test  ## set up, then run the quick tests that need no data
+	$(BIN)/pytest -n 2 -m "not slow and not data"
 
-test-all: $(VENV)/ready-to-test  ## the same, with the slow tests
+test-data: mnist-is-there $(VENV)/ready-to-test  ## the quick tests that need MNIST, from the folder EBMRUN_DATA (default: data)
+	$(BIN)/pytest -n 2 -m "data and not slow"
+
+test-all: mnist-is-there $(VENV)/ready-to-test  ## every test, the slow ones too
 	$(BIN)/pytest -n 2
+
+mnist-is-there:
+	$(if $(shell test -f '$(DATA)/MNIST/raw/train-images-idx3-ubyte' && echo yes),,$(error no MNIST in \
+	$(abspath $(DATA)): set EBMRUN_DATA to the folder that holds MNIST/raw))
 
 mutants: $(VENV)/ready-to-test  ## break the package on purpose, and see that a test notices each time
 	$(BIN)/python scripts/mutants.py

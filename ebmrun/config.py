@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, cast, get_type_hints
 
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ebmrun.data.sets import DatasetConfig
-from ebmrun.errors import ConfigError
+from ebmrun.errors import ConfigError, no_such_key
 from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.relaxation import Relaxation
+from ebmrun.theory.solver import Relaxation
 from ebmrun.training.wandb_client import LoggerConfig
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -108,8 +108,20 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 def typed(cfg: DictConfig) -> Config:
-    """The composed configuration as the dataclasses above, with every value checked. Raises ConfigError."""
+    """The composed configuration as the dataclasses above, with every key and value checked. Raises ConfigError."""
+    require_known(cfg, Config)
     return cast(Config, OmegaConf.to_object(cfg))
+
+
+def require_known(cfg: DictConfig, schema: type, above: str = "") -> None:
+    """Raises ConfigError for a key, as an addition (``+key=value``) makes, that nothing would read. What lies below a
+    part that takes a user's own (``Any``) is for that part to judge."""
+    types = get_type_hints(schema)
+    for key in map(str, cfg):
+        if key not in types:
+            raise ConfigError(no_such_key(above + key, types))
+        if is_dataclass(types[key]) and isinstance(cfg[key], DictConfig):
+            require_known(cfg[key], cast(type, types[key]), f"{above}{key}.")
 
 
 def resolved(cfg: DictConfig | ListConfig) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from torch import Tensor
 from ebmrun.config import Config, resolved, typed
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.theory.algorithm import Algorithm, EnergyLearning
+from ebmrun.theory import cost_contract
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.energies import Energy, contract
-from ebmrun.theory.network import Network, initialise, require_affine
+from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.learning import Algorithm, EnergyLearning
+from ebmrun.theory.network import Network, initialise, require_affine, require_owned
 from ebmrun.theory.references import Backprop, Implicit
 
 
@@ -54,8 +55,10 @@ def build(cfg: DictConfig) -> Parts:
     dataset = load(config.dataset, device, config.dtype)
     network: Network = _made("arch", cfg.arch, Network, shape=dataset.shape, classes=dataset.classes)
     network = initialise(network, config.seed).to(device, config.dtype)
+    require_owned(network)
     require_affine(network)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
+    cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
     return Parts(config, device, dataset, network, cost, algorithm)
 
@@ -75,22 +78,21 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
-    contract.require_consistent(energy, network.named_units)
-    feedforward = all(contract.is_feedforward(energy, f) for f in network.named_units.values())
+    contract.require_consistent(energy, network.named_activations)
     if config.nudge.clamps:
         contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
-    if config.nudge.needs_no_free_gradient and not feedforward:
+    if config.nudge.needs_no_free_gradient and not energy.feedforward:
         raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
-                          f"equilibrium, which {type(energy).__name__} has: use nudge=one_sided or centered")
-    if config.relax.reading != "equilibrium" and not feedforward:
-        raise ConfigError(f"relax.reading={config.relax.reading} starts from a forward pass without feedback, and "
-                          f"{type(energy).__name__} has feedback there: set relax.reading=equilibrium")
+                          f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
+                          "nudge=one_sided or centered")
+    if config.relax.frozen and not energy.feedforward:
+        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
+                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
     if min(config.nudge.strengths) * cost.curvature <= -1:
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {min(config.nudge.strengths):g}, where "
                           "energy and cost have no minimum: keep it above -1")
-    config.relax.require_depth(len(network.layers))
-    require_digits(energy, len(network.layers), config)
-    return EnergyLearning(energy, config.nudge, config.relax, cost, feedforward)
+    require_digits(energy, max(network.heights) + 1, config)
+    return EnergyLearning(energy, config.nudge, config.relax, cost)
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
@@ -103,12 +105,11 @@ def require_digits(energy: Energy, depth: int, config: Config) -> None:
     if gain ** (depth - 1) < info.tiny:
         raise ConfigError(f"energy.feedback_gain={gain} over {depth} layers falls below the smallest number of "
                           f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
-    subtracts = type(energy).error is Energy.error and type(energy).displacement is Energy.displacement
-    held = config.relax.coordinates == "state" or subtracts
+    held = config.relax.coordinates == "state" or not isinstance(energy, (ExactError, ExactDisplacement))
     floor = info.eps if held else info.tiny
     mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
     strength = min(abs(each) for each in config.nudge.strengths)
-    if config.relax.reading == "equilibrium" and strength < 10 * floor:
+    if not config.relax.frozen and strength < 10 * floor:
         raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
                           f"{config.precision} leaves: use {100 * floor:.1g} or more, {mends}")
     drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
@@ -138,9 +139,10 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     if len(each) != len(layers):
         raise ConfigError(f"optim.lr={rates} has {len(each)} entries for {len(layers)} layers: give one number, or one "
                           "for each layer")
+    largest = torch.finfo(next(network.parameters()).dtype).max
     for rate in each:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < float("inf"):
-            raise ConfigError(f"optim.lr={rates} must be a number of 0 or more")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= largest:
+            raise ConfigError(f"optim.lr={rates} must be a number of 0 or more, up to {largest:.3g}")
     groups = [{"params": parameters, "lr": rate} for parameters, rate in zip(layers, each) if parameters]
     if not isinstance(rates, list):
         groups = [{"params": [p for layer in layers for p in layer], "lr": rates}]

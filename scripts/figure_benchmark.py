@@ -78,6 +78,13 @@ def machine(facts: dict) -> str:
             f"{facts['precision']}, batch {facts['batch_size']} of {facts['dataset']}")
 
 
+def relaxed(row: pd.Series) -> str:
+    """The residual, and whether it met its tolerance; empty where nothing was measured."""
+    if pd.isna(row.residual):
+        return ""
+    return f"{row.residual:.1e}" + ("" if row.converged else ", not converged")
+
+
 def readme(table: pd.DataFrame, facts: dict) -> str:
     """The table, the command and the machine."""
     lines = ["# Relaxation against backpropagation", "", f"`{facts['command']}`", "", machine(facts), "",
@@ -92,7 +99,7 @@ def readme(table: pd.DataFrame, facts: dict) -> str:
             start = [row.preset, f"`{row.overrides}`" if pd.notna(row.overrides) else "", f"{row.ratio:.2f}",
                      "" if pd.isna(row.target) else f"{row.target:g}", f"{row.ms:.3g}", f"{row.plain_ms:.3g}"]
             rest = [""] * 5 if work == "training" else [
-                f"{row.sweeps:.0f}", f"{row.residual:.1e}" + ("" if row.converged else ", not converged"),
+                "" if pd.isna(row.sweeps) else f"{row.sweeps:.0f}", relaxed(row),
                 f"{row.relative_error:.1e} to {row.reference}", f"{row.peak_mb:.3g}",
                 f"{row.plain_peak_mb:.3g}"]
             lines.append("| " + " | ".join(start + rest) + " |")

@@ -13,7 +13,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from records import columns, command, copy, markdown, runs, write_csv
+from records import columns, command, copy, runs, write_csv
+
+from ebmrun.report.page import markdown
 
 MODES = {"as_published": "as published", "converged": "converged"}
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"

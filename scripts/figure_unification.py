@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from matplotlib.lines import Line2D
-from records import columns, command, copy, markdown, summary
+from records import columns, command, copy, summary
+
+from ebmrun.report.page import markdown
 
 COLOURS = {"pc": "#0072b2", "lifted": "#009e73", "ep": "#d55e00", "chl": "#cc79a7"}
 NAMES = {

@@ -3,9 +3,11 @@
     python scripts/kill.py [--kills 100] [--seed 0] [--folder FOLDER] [OVERRIDE ...]
 
 Each life of a run is `ebmrun resume=true hydra.run.dir=RUN OVERRIDE ...` in a process that SIGKILL ends after a random
-part of the time that the whole training takes; a run that outlives its part is compared, and the next one begins.
-Weights, optimizer and metrics.csv (but for its clock) must be those of the run left alone, bit for bit. Prints one line
-for each kill; exits with 1 at the first difference.
+part of the time that the whole training takes. One life in four, and the first after a run has come to its end, is a
+restart in the same folder (`resume=false`). After each kill, the folder must not say more than it has. A run that
+outlives its part is compared, and every second time the next one begins: weights, optimizer, summary.json and
+metrics.csv (but for its clock) must be those of the run left alone, bit for bit. Prints one line for each kill; exits
+with 1 at the first difference.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
-from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ebmrun.command import cli
-from ebmrun.training import checkpoint
+from ebmrun.training import checkpoint, folder
 
 # Some hundred steps between twenty checkpoints, and a row for each step.
 SMALL = ["algo=pc", "dataset=digits", "device=cpu", "logger=csv", "trainer.epochs=20", "trainer.log_every=1"]
@@ -60,7 +62,9 @@ def difference(alone: Path, run: Path) -> str:
     for part in ("step", "network", "optimizer"):
         if not same(whole[part], parts[part]):
             return f"{part} in checkpoint.pt"
-    return "" if rows(alone) == rows(run) else "metrics.csv"
+    if rows(alone) != rows(run):
+        return "metrics.csv"
+    return "" if timeless(folder.summary(alone)) == timeless(folder.summary(run)) else "summary.json"
 
 
 def same(a: object, b: object) -> bool:
@@ -74,10 +78,23 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def rows(run: Path) -> list[dict[str, str]]:
+def rows(run: Path) -> list[dict[str, Any]]:
     """The rows of metrics.csv without its clock."""
     with (run / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "time/step_ms"} for row in csv.DictReader(file)]
+        return [timeless(row) for row in csv.DictReader(file)]
+
+
+def timeless(found: dict[str, Any]) -> dict[str, Any]:
+    """All but what the clock has measured."""
+    return {key: value for key, value in found.items() if key != "time/step_ms"}
+
+
+def truthful(run: Path) -> bool:
+    """Whether a folder, whenever its run was killed, says no more than it has: a summary only with a checkpoint of as
+    many steps, and a checkpoint only with the rows up to it."""
+    kept = checkpoint.load(run / "checkpoint.pt")["step"] if (run / "checkpoint.pt").exists() else 0
+    last = int(rows(run)[-1]["step"]) if (run / "metrics.csv").exists() and rows(run) else 0
+    return kept <= last and folder.summary(run).get("steps", kept) == kept
 
 
 def main() -> None:
@@ -91,36 +108,39 @@ def main() -> None:
         compare(options.folder or Path(temporary), options.kills, options.seed, options.overrides)
 
 
-def compare(folder: Path, kills: int, seed: int, overrides: list[str]) -> None:
+def compare(place: Path, kills: int, seed: int, overrides: list[str]) -> None:
     """Kills as many times as asked, and lets every run come to its end."""
     moments = random.Random(seed)
-    alone = folder / "alone"
+    alone = place / "alone"
     life(alone, False, overrides)  # the first process of its kind takes longer to start
     start = time.perf_counter()
     life(alone, False, overrides)
     whole = time.perf_counter() - start
-    killed = 0
+    killed = restarts = ends = 0
     with tqdm(total=kills, unit="kill", disable=None) as bar:
-        for number in count():
-            run = folder / f"run{number}"
-            begun = False
+        while killed < kills:
+            run = place / f"run{ends // 2}"  # each lives twice: the second time, in the folder of a finished run
+            finished = ends % 2 == 1 and folder.summary(run) != {}
             while killed < kills:
+                restart = folder.begun(run) and (finished or moments.random() < 0.25)
                 seconds = moments.uniform(0, whole)
-                if life(run, begun, overrides, seconds):
+                if life(run, folder.begun(run) and not restart, overrides, seconds):
                     break
-                begun = (run / ".hydra" / "config.yaml").is_file()
-                killed += 1
+                finished = False
+                killed, restarts = killed + 1, restarts + restart
                 bar.update()
                 kept = checkpoint.load(run / "checkpoint.pt")["step"] if (run / "checkpoint.pt").exists() else 0
-                tqdm.write(f"kill {killed}: run {number} after {seconds:.3f} s of {whole:.3f} s, step {kept} is safe")
+                tqdm.write(f"kill {killed}: {run.name}{' restarted' * restart} after {seconds:.3f} s of {whole:.3f} s, "
+                           f"step {kept} is safe")
+                if not truthful(run):
+                    raise SystemExit(f"{run.name} says more than it has; seed {seed}")
             else:
-                life(run, begun, overrides)
+                life(run, folder.begun(run), overrides)
             if found := difference(alone, run):
-                raise SystemExit(f"run {number} differs from the one left alone in {found}; seed {seed}")
-            if killed == kills:
-                break
-    print(f"{killed} kills (seed {seed}) in {number + 1} runs of {len(rows(alone))} rows: each run ended bit-identical "
-          "to the one left alone")
+                raise SystemExit(f"{run.name} differs from the one left alone in {found}; seed {seed}")
+            ends += 1
+    print(f"{killed} kills (seed {seed}), {restarts} of them of restarts, in {ends} runs of {len(rows(alone))} rows: "
+          "each run ended bit-identical to the one left alone")
 
 
 context = multiprocessing.get_context("forkserver")

@@ -1,4 +1,4 @@
-"""What figures and tables share: the command behind a folder of runs, its numbers, and a table in Markdown."""
+"""What figures and tables share: how figures look, the command behind a folder of runs, and its numbers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import yaml
 
+from ebmrun.report.figures import STYLE
+
 matplotlib.use("Agg")
-matplotlib.rcParams.update({
-    "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "legend.frameon": False, "figure.dpi": 110, "savefig.dpi": 110, "figure.constrained_layout.use": True,
-})
+matplotlib.rcParams.update(STYLE)
 
 
 def runs(folder: Path) -> list[Path]:
     """The run directories in a folder of several, or the folder itself. Exits where there is no finished run."""
-    found = sorted((path.parent for path in folder.glob("*/summary.json")), key=_number) or [folder]
+    found = sorted((path.parent for path in folder.glob("*/summary.json")), key=_place) or [folder]
     if not (found[0] / "summary.json").is_file():
         raise SystemExit(f"{folder} holds no finished run: make it first, with `make reproduce`")
     return found
 
 
-def _number(run: Path) -> tuple[int, str]:
-    """The place of a run in its sweep, which its name begins with."""
-    number = re.match(r"\d*", run.name)[0]
-    return int(number or 0), run.name
+def _place(run: Path) -> list[tuple[int, str]]:
+    """The place of a run among others: its name, seed=10 after seed=9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", run.name)]
 
 
 def command(folder: Path) -> str:
@@ -56,12 +53,6 @@ def columns(path: Path) -> dict[str, np.ndarray]:
 def summary(folder: Path) -> dict[str, float]:
     """The summary of a run."""
     return json.loads((folder / "summary.json").read_text())
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_csv(path: Path, table: dict[str, np.ndarray], digits: int) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from records import columns, command, markdown, runs, summary
+from records import columns, command, runs, summary
 from scipy.stats import t as student
+
+from ebmrun.report.page import markdown
 
 MARGIN = 0.3  # points of test accuracy within which two algorithms count as equivalent
 BP_LIKE = 0.05  # relative error against backprop

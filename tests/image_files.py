@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import socket
 import struct
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def write_idx(folder: Path, train: int = 30, test: int = 20) -> dict[str, np.nda
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
         written |= {f"{part}-images": images, f"{part}-labels": labels}
     return written
+
+
+def closed_address() -> str:
+    """Where no server listens: whatever is asked for there is refused."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}/"
 
 
 def md5(path: Path) -> str:

@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ebmrun.theory.affine import AffineMap, Linear
-from ebmrun.theory.algorithm import EnergyLearning
-from ebmrun.theory.coordinates import Free
+from ebmrun.theory.activations import activation as activation_of
+from ebmrun.theory.affine import Conv2d, Linear, MaxPool2d, Skip, Wrapped
+from ebmrun.theory.architectures import cnn, mlp
+from ebmrun.theory.coordinates import FreeEquilibrium
 from ebmrun.theory.cost import Cost, SquaredError
-from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
-from ebmrun.theory.network import Layer, Network, cnn, initialise, mlp
-from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.pull import Pull
-from ebmrun.theory.relaxation import Relaxation, Relaxed, ascend, relax
-from ebmrun.theory.units import unit
+from ebmrun.theory.energies import ByValue, Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.learning import EnergyLearning
+from ebmrun.theory.network import Layer, Network, initialise
+from ebmrun.theory.nudge import Nudge, Pull
+from ebmrun.theory.relaxation import arrived
+from ebmrun.theory.solver import Relaxation, Relaxed, relax
 
 STENCILS = {
     "single": ([1.0], [1.0]),
@@ -35,13 +36,63 @@ def random_mlp(seed: int = 0, activation: str = "tanh", output: str = "identity"
 
 def random_cnn(seed: int = 0, activation: str = "tanh", output: str = "identity") -> Network:
     """Two convolutions with padding and pooling, one hidden layer: three hidden layers as well."""
-    return initialise(cnn((2, 11, 11), 4, [3, 4], 3, 1, 2, [7], activation, output).double(), seed)
+    return initialise(cnn((2, 11, 11), 4, channels=[3, 4], kernel=3, stride=1, pool=2, hidden=[7],
+                          activation=activation, output=output).double(), seed)
+
+
+def random_skip(seed: int = 0, activation: str = "tanh", output: str = "identity") -> Network:
+    """A residual network: layer 2 hears layer 1 through a product and as it is; layer 4 hears layers 3 and 1."""
+    def own(*edges, f=activation):
+        return layer(edges, f)
+
+    return initialise(Network([own((0, Linear((12,), 10))), own((1, Linear((10,), 10)), (1, Skip((10,)))),
+                               own((2, Linear((10,), 8))), own((3, Linear((8,), 10)), (1, Skip((10,)))),
+                               own((4, Linear((10,), 5)), f=output)]).double(), seed)
+
+
+def random_fan_in(seed: int = 0, activation: str = "tanh", output: str = "identity") -> Network:
+    """Layer 3 hears the input and the layers 1 and 2; heights 3, 2, 1, 0."""
+    return initialise(Network([
+        layer([(0, Linear((12,), 10))], activation), layer([(1, Linear((10,), 8))], activation),
+        layer([(0, Linear((12,), 7)), (1, Linear((10,), 7)), (2, Linear((8,), 7))], activation),
+        layer([(3, Linear((7,), 5))], output)]).double(), seed)
+
+
+def random_fan_out(seed: int = 0, activation: str = "tanh", output: str = "identity") -> Network:
+    """Three layers hear layer 1, at heights 2, 1 and 1; the output hears all three."""
+    return initialise(Network([
+        layer([(0, Linear((12,), 10))], activation), layer([(1, Linear((10,), 8))], activation),
+        layer([(1, Linear((10,), 7)), (2, Linear((8,), 7))], activation), layer([(1, Linear((10,), 6))], activation),
+        layer([(2, Linear((8,), 5)), (3, Linear((7,), 5)), (4, Linear((6,), 5))], output)]).double(), seed)
+
+
+def random_diamond(seed: int = 0, activation: str = "sigmoid", output: str = "identity") -> Network:
+    """Two max-pooled ways of different length from one pooled layer to the output. States are positive, for which the
+    Hopfield energy - x max(a) has no minimum on a tie of two winners."""
+    shape = (2, 9, 9)
+    first = MaxPool2d(Conv2d(shape, 3, 3, padding=1), 2)
+    left = MaxPool2d(Conv2d((3, 4, 4), 4, 3, padding=1), 2)
+    right = MaxPool2d(Conv2d((3, 4, 4), 2, 3, padding=1), 2)
+    after = Conv2d((4, 2, 2), 2, 3, padding=1)
+    return initialise(Network([
+        layer([(0, first)], activation), layer([(1, left)], activation), layer([(1, right)], activation),
+        layer([(2, after), (3, Skip((2, 2, 2)))], activation), layer([(4, Linear((2, 2, 2), 5)),
+                                                                      (3, Linear((2, 2, 2), 5))], output)]).double(),
+                      seed)
+
+
+def layer(edges, f: str) -> Layer:
+    return Layer(list(edges), activation_of(f))
+
+
+GRAPHS = {"skip": random_skip, "fan_in": random_fan_in, "fan_out": random_fan_out, "diamond": random_diamond}
+NETWORKS = {"mlp": random_mlp, "cnn": random_cnn, **GRAPHS}
 
 
 def batch(network: Network, examples: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Inputs from a normal distribution, and one-hot targets."""
     draw = torch.Generator().manual_seed(1000 + seed)
-    x = torch.randn(examples, *network.layers[0].affine.shape, generator=draw, dtype=torch.float64)
+    x = torch.randn(examples, *network.edges[0][0][1].shape, generator=draw, dtype=torch.float64)
     classes = network(x).shape[1]
     return x, torch.eye(classes, dtype=x.dtype)[torch.randint(classes, (examples,), generator=draw)]
 
@@ -54,7 +105,7 @@ def stencil(name: str, strength: float = 1.0) -> Nudge:
 def member(energy: Energy, nudge: Nudge, network: Network, cost: type[Cost] = SquaredError, **how) -> EnergyLearning:
     """A member of the family that relaxes to round-off, unless ``how`` says otherwise."""
     settings = {"tol": 1e-12, "max_steps": 1000} | how
-    return EnergyLearning(energy, nudge, Relaxation(**settings), cost(network.output), not isinstance(energy, Hopfield))
+    return EnergyLearning(energy, nudge, Relaxation(**settings), cost(network.output))
 
 
 def backprop(network: Network, cost: Cost, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -74,12 +125,26 @@ def slope(errors: Sequence[float], strengths: Sequence[float]) -> float:
     return float((centred[:, 0] * centred[:, 1]).sum() / centred[:, 0].square().sum())
 
 
+def heights(network: Network) -> list[int]:
+    """The longest way to the output from each layer, counted by trying every way."""
+    def longest(l: int) -> int:
+        above = [m for m, edges in enumerate(network.edges) for source, _ in edges if source == l + 1]
+        return max((1 + longest(m) for m in above), default=0)
+
+    return [longest(l) for l in range(len(network.layers))]
+
+
+def drive(edges: Sequence, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+    """a = sum_k A_k(x_k)."""
+    return sum(affine(states[source - 1] if source else x) for source, affine in edges)
+
+
 def internal_energy(network: Network, energy: Energy, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-    """I = sum_l gamma^(l-L) E(x_l, A_l(x_{l-1})), one number an example."""
-    total, below = torch.zeros(len(x), dtype=x.dtype), x
-    for l, (layer, state) in enumerate(zip(network.layers, states, strict=True), 1):
-        value = energy.value(state, layer.affine(below), layer.unit).flatten(1).sum(1)
-        total, below = total + energy.feedback_gain ** (l - len(states)) * value, state
+    """I = sum_l gamma^-h_l E(x_l, a_l), one number an example."""
+    total = torch.zeros(len(x), dtype=x.dtype)
+    for edges, f, state, height in zip(network.edges, network.activations, states, heights(network), strict=True):
+        value = energy.value(state, drive(edges, x, states), f).flatten(1).sum(1)
+        total = total + energy.feedback_gain**-height * value
     return total
 
 
@@ -90,17 +155,17 @@ def gradient_at(network: Network, energy: Energy, x: Tensor, states: Sequence[Te
 
 
 def nudged(
-    learning: EnergyLearning, network: Network, x: Tensor, y: Tensor, free: Free | None = None
+    learning: EnergyLearning, network: Network, x: Tensor, y: Tensor, free: FreeEquilibrium | None = None
 ) -> tuple[Relaxed, list[list[Tensor]]]:
     """How the nudged phase ends, and the states that it reaches for each node of the stencil other than 0."""
     with torch.no_grad():
         free = free or learning.free_equilibrium(network, x)[0]
         strengths, how = learning.nudge.strengths, learning.relaxation
         space = learning.coordinates(network, free.repeat(len(strengths)))
-        last = relax(space, Pull.stacked(learning.cost, y, strengths), how, how.max_steps)
-        drives, _ = ascend(space, last.moved, last.signals[0], last.drives[0])
-        states = [space.state(l, u, drives[l]) for l, u in enumerate(last.moved)]
-    return last, [list(node) for node in zip(*(state.split(len(x)) for state in states))]
+        phase = relax(space, Pull.stacked(learning.cost, y, strengths), how, how.max_steps)
+        end = arrived(space, phase.last)
+        states = [space.state(u, drive) for u, drive in zip(end.before, end.drives)]
+    return phase, [list(node) for node in zip(*(state.split(len(x)) for state in states))]
 
 
 def settle(learning: EnergyLearning, network: Network, x: Tensor, y: Tensor) -> list[list[Tensor]]:
@@ -135,29 +200,35 @@ def plain_relaxation(
 ) -> tuple[list[Tensor], float]:
     """The dynamics in plain loops, every message by autograd of the nudged energy F:
 
-        t_l = -gamma^(L-l) d(F - I_l)/dx_l,      x_l <- x_l + step_size (respond(a_l, t_l) - x_l)
+        t_l = -gamma^h_l dF/dx_l through the drives of the layers that hear l
+        x_l <- x_l + step_size (respond(a_l, t_l) - x_l)
 
-    where I_l is layer l's own term. In a sweep, an output of identity units under squared error, whose answer contains
-    its own state, goes for x = (a + strength y) / (1 + strength). Returns the states and the residual as defined.
+    In a sweep, an output of identity units under squared error, whose answer contains its own state, goes for
+    x = (a + strength y) / (1 + strength). Returns the states and the residual as defined.
     """
-    start, states, depth = states, list(states), len(states)
+    start, states, depth, height = states, list(states), len(states), heights(network)
     respond, gain = RESPONSES[type(energy)], energy.feedback_gain
     for _ in range(steps):
         before, aims = list(states), list(states)
         for l in reversed(range(depth)):
-            now = [s.detach().requires_grad_() for s in (before if order == "synchronous" else states)]
-            layer, below = network.layers[l], now[l - 1] if l else x
-            nudged = internal_energy(network, energy, x, now).sum()
-            if strength and not math.isinf(strength):
-                nudged = nudged + strength * cost.value(now[-1], y).sum()
-            own = gain ** (l + 1 - depth) * energy.value(now[l], layer.affine(below), layer.unit).sum()
-            t = -(gain ** (depth - l - 1)) * torch.autograd.grad(nudged - own, now[l])[0]
+            heard = [s.detach().requires_grad_() for s in before]  # drives are those that the step began with
+            now = before if order == "synchronous" else states
+            sent = sum(gain ** -height[m] * energy.value(now[m].detach(), drive(network.edges[m], x, heard),
+                                                         network.activations[m]).sum() for m in range(depth))
+            pull = torch.zeros_like(before[l])
+            if l == depth - 1 and strength and not math.isinf(strength):
+                output = before[l].detach().requires_grad_()
+                pull = -strength * torch.autograd.grad(cost.value(output, y).sum(), output)[0]
+            t = pull - gain ** height[l] * torch.autograd.grad(sent, heard[l], allow_unused=True,
+                                                               materialize_grads=True)[0]
+            edges, f = network.edges[l], network.activations[l]
             with torch.no_grad():
-                aims[l] = respond(layer.unit, layer.affine(below), t).detach()
+                a = drive(edges, x, before)
+                aims[l] = respond(f, a, t).detach()
                 if l == depth - 1 and math.isinf(strength):
                     aims[l] = states[l] = y
                 elif l == depth - 1 and order == "sweep":
-                    solved = (layer.affine(below) + strength * y) / (1 + strength)
+                    solved = (a + strength * y) / (1 + strength)
                     states[l] = before[l] + step_size * (solved - before[l])
                 else:
                     states[l] = before[l] + step_size * (aims[l] - before[l])
@@ -169,8 +240,10 @@ def plain_relaxation(
 # Parts of a user's own, good and bad, for configurations to name.
 
 
-class Coshine(Energy):
+class Coshine(ByValue):
     """E = cosh(x - f(a)) - 1, given by its value alone."""
+
+    feedforward = True
 
     def value(self, x: Tensor, a: Tensor, f) -> Tensor:
         return torch.cosh(x - f(a)) - 1
@@ -186,5 +259,5 @@ class Contradictory(Predictive):
 def batch_normed(shape: Sequence[int], classes: int, **_: object) -> Network:
     """A network whose first layer couples the examples of a batch."""
     units = math.prod(shape)
-    flat = AffineMap(shape, nn.Sequential(nn.Flatten(), nn.BatchNorm1d(units, affine=False)))
-    return Network([Layer(flat, unit("identity")), Layer(Linear((units,), classes), unit("identity"))])
+    flat = Wrapped(shape, nn.Sequential(nn.Flatten(), nn.BatchNorm1d(units, affine=False)))
+    return Network([layer([(0, flat)], "identity"), layer([(1, Linear((units,), classes))], "identity")])

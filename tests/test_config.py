@@ -5,30 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from program import composed
 
 from ebmrun.command import cli
-from ebmrun.command.complaint import complaint
+from ebmrun.command.messages import complaint
 from ebmrun.config import AlignmentConfig, Config, TrainerConfig, typed
 from ebmrun.errors import ConfigError
 from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.relaxation import Relaxation
+from ebmrun.theory.solver import Relaxation
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRESETS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def conf():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
-def composed(*overrides: str) -> DictConfig:
-    return compose("config", list(overrides))
 
 
 def test_defaults():
@@ -84,7 +73,6 @@ def test_a_preset_is_short_and_names_its_source(path):
     ("nudge.weights=[2.0]", "estimate 2 times the derivative: scale the weights"),
     ("relax.order=random", "relax.order=random is unknown: choose one of sweep, synchronous"),
     ("relax.coordinates=polar", "relax.coordinates=polar is unknown: choose one of error, state"),
-    ("relax.reading=last", "relax.reading=last is unknown: choose one of equilibrium, first_step, frozen"),
     ("relax.acceleration=newton", "relax.acceleration=newton is unknown: choose one of none, anderson"),
     ("relax.step_size=0", "relax.step_size=0.0 must lie in (0, 2]"),
     ("relax.step_size=2.1", "relax.step_size=2.1 must lie in (0, 2]"),
@@ -94,7 +82,6 @@ def test_a_preset_is_short_and_names_its_source(path):
     ("relax.max_steps=0", "relax.max_steps=0 must be 1 or more"),
     ("relax.free_steps=0", "relax.free_steps=0 must be 1 or more"),
     ("relax.check_every=0", "relax.check_every=0 must be 1 or more"),
-    ("relax.reading=first_step", "relax.reading=first_step follows a message.*set relax.order=synchronous"),
 ])
 def test_values_out_of_range_are_refused(override, message):
     pattern = ".*".join(map(re.escape, message.split(".*")))
@@ -128,13 +115,3 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch):
 
 def test_precisions():
     assert typed(composed("precision=float64")).dtype == torch.float64
-
-
-@pytest.mark.parametrize("depth", [1, 3])
-def test_first_step_needs_a_step_a_layer(depth):
-    how = Relaxation(order="synchronous", reading="first_step", max_steps=2)
-    if depth <= 2:
-        how.require_depth(depth)
-    else:
-        with pytest.raises(ConfigError, match="relax.max_steps=2 is too few.*set relax.max_steps=3"):
-            how.require_depth(depth)

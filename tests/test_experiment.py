@@ -8,37 +8,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from image_files import write_idx
+from program import composed
 
 from ebmrun.command import cli
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build, optimizer, references, run
-from ebmrun.theory.algorithm import EnergyLearning
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.run import train
 from ebmrun.training.summary import summarise
 
 
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        return compose("config", ["logger=csv", *overrides])
-
-
-def test_the_defaults_are_the_setting_of_the_paper(mnist_root: Path) -> None:
-    cfg = composed("algo=pc", "dataset=mnist", f"dataset.root={mnist_root}")
+def test_the_defaults_are_the_setting_of_the_paper(tmp_path: Path) -> None:
+    write_idx(tmp_path / "MNIST" / "raw", train=100)
+    cfg = composed("algo=pc", "dataset=mnist", f"dataset.root={tmp_path}")
     parts = build(cfg)
     shapes = [tuple(p.shape) for p in parts.network.parameters()]
     assert shapes == [(128, 784), (128,), (64, 128), (64,), (10, 64), (10,)]
-    assert [type(layer.unit).__name__ for layer in parts.network.layers] == ["Relu", "Relu", "Identity"]
+    assert [type(f).__name__ for f in parts.network.activations] == ["Relu", "Relu", "Identity"]
     assert isinstance(parts.cost, SquaredError) and isinstance(parts.algorithm, EnergyLearning)
     assert isinstance(parts.algorithm.energy, Predictive) and parts.algorithm.energy.feedback_gain == 1
-    assert parts.algorithm.nudge.strengths == [1e-4] and parts.algorithm.nudge.coefficients == [1e4]
+    assert parts.algorithm.nudge.strengths == [1e-4] and parts.algorithm.nudge.coefficients == ([1e4], 0)
     assert parts.config.trainer.batch_size == 64 and parts.config.alignment.every == 10
     inputs = parts.dataset.train.inputs
-    assert (inputs.shape, float(inputs.min()), float(inputs.max())) == ((60000, 1, 28, 28), -1, 1)
+    assert (inputs.shape, float(inputs.min()), float(inputs.max())) == ((100, 1, 28, 28), -1, 1)
     (group,) = optimizer(cfg, parts.network).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (6.4e-3, 0.9, 0)
     assert group["lr"] == pytest.approx(1e-4 * 64)  # on the mean of a batch, 1e-4 on its sum
@@ -117,12 +113,13 @@ def test_optimizers_that_cannot_be(overrides: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["algo=ep", "nudge=single"], "which Hopfield has: use nudge=one_sided or centered"),
-        (["algo=pc_first_step", "relax.max_steps=2"], r"relax\.max_steps=2 is too few.*set relax\.max_steps=3"),
+        (["algo=ep", "nudge=single"], r"Hopfield does not declare feedforward = True: use nudge=one_sided or centered"),
+        (["algo=pc_first_step", "relax.order=synchronous"], r"order=synchronous has no .*set relax\.order=sweep"),
+        (["algo=chl", "relax=frozen"], r"relax\.frozen=True holds the forward pass.* no equilibrium of Hopfield"),
         (["algo=chl", "cost=cross_entropy"], "match them"),
         (["algo=chl", "cost=cross_entropy", "arch.output=tanh"], r"arch\.output to identity or softmax"),
         (["arch.activation=gelu"], "activation 'gelu' is unknown: choose one of identity, relu"),
-        (["arch.activation=softmax"], "layer 1 has softmax units: they belong at the output"),
+        (["arch.activation=softmax"], "layer1 has softmax units: they belong at the output"),
         (["energy.feedback_gain=0"], r"energy\.feedback_gain=0 must be a number in \(0, 1\]"),
         (["energy.feedback_gain=1.5"], r"energy\.feedback_gain=1\.5 must be"),
     ],

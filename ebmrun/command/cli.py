@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-import ebmrun.config  # noqa: F401 - registers the schema of the configuration
-from ebmrun.command.complaint import complaint, one_line, say
-from ebmrun.command.sweep import FAILED, record_failure
-from ebmrun.errors import ConfigError, RunError
-from ebmrun.files import writing
+from ebmrun.command.messages import complaint, one_line, say
+from ebmrun.command.sweep import record_failure, record_held
+from ebmrun.config import resolved, typed  # which registers the schema of the configuration
+from ebmrun.errors import ConfigError, Held, RunError
+from ebmrun.training.distributed import leads
+from ebmrun.training.interrupts import termination
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -38,8 +40,9 @@ def main() -> None:
     """Run the command with the arguments in `sys.argv`.
 
     Raises:
-        SystemExit: 2 for a configuration that cannot be run, 1 for a run that failed, 130 for an interrupt.
-            Several runs go on past one that fails, and then end in the smallest status among those that failed.
+        SystemExit: 2 for a configuration that cannot be run, 1 for a run that failed or that another process is
+            writing, 130 for an interrupt, 143 for a SIGTERM. Several runs go on past one that fails, and then end in
+            the smallest status among those that failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     own = Path("conf")
@@ -51,7 +54,8 @@ def main() -> None:
         for word in filter(unnamed, sys.argv[1:]):
             raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run "
                               "of each of several, as in algo=bp,pc")
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        with termination() if leads() else nullcontext():  # another may wait, deaf to it, for the first
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         # A run's own errors end in `task`: what arrives here was raised on the way to one.
         say(complaint(error, GROUPS), 2)
@@ -78,33 +82,46 @@ def unnamed(word: str) -> bool:
 
 
 def task(cfg: DictConfig) -> None:
-    """One run, in the folder that Hydra made for it; its errors become a line and a status."""
+    """One run, in the folder that Hydra made for it or in the one to resume; its errors become a line and a status."""
     settings = HydraConfig.get()
-    run_dir = Path(settings.runtime.output_dir)
+    made_dir, several = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     if settings.runtime.cwd not in sys.path:
         sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
     try:
-        from ebmrun.experiment import run  # here: --help and bad keys need none of it
-        from ebmrun.training.run import begun
-
-        if settings.mode == RunMode.MULTIRUN:
-            if isinstance(cfg.resume, str):
-                raise ConfigError(f"resume={cfg.resume} is one run's folder, and these are several: give theirs, as "
-                                  "hydra.sweep.dir=PATH")
-            cfg.resume = cfg.resume is not False and begun(run_dir)
-        with writing(run_dir):
-            (run_dir / FAILED).unlink(missing_ok=True)
-        run(cfg, run_dir, list(settings.overrides.task))
+        in_folder(cfg, made_dir, list(settings.overrides.task), several)
     except Exception as error:  # noqa: BLE001 - of several runs, the others go on
         status, message = judge(error)
-        if settings.mode != RunMode.MULTIRUN:
-            say(message, status)
+        say(f"{made_dir.name}: {message}" if several else message, status)
+        if not several:
             raise SystemExit(status) from None
-        say(f"{run_dir.name}: {message}", status)
         try:
-            record_failure(run_dir, status, message)
+            if isinstance(error, Held):
+                record_held(Path(settings.sweep.dir), made_dir.name, settings.callbacks["sweep"]["command"])
+            else:
+                record_failure(made_dir, status, message)
         except RunError:  # where a line finds no place, no other run will
             raise SystemExit(status) from None
+    finally:
+        if several and made_dir.is_dir() and not any(made_dir.iterdir()):
+            made_dir.rmdir()
+
+
+def in_folder(cfg: DictConfig, made_dir: Path, overrides: list[str], several: bool) -> None:
+    """The run, once its folder is its own. Of the processes of `torchrun`, the first one holds it for all."""
+    from ebmrun.experiment import run  # here: --help and bad keys need none of it
+    from ebmrun.training import folder
+
+    asked = typed(cfg).resume
+    if isinstance(asked, str) and several:
+        raise ConfigError(f"resume={asked} is one run's folder, and these are several: give theirs, as "
+                          "hydra.sweep.dir=PATH")
+    run_dir = Path(asked) if isinstance(asked, str) else made_dir
+    if run_dir != made_dir or not leads():
+        remove_unused()  # at once: `torchrun` may kill this process at any time
+    with folder.locked(run_dir) if leads() and (run_dir == made_dir or run_dir.is_dir()) else nullcontext():
+        cfg.resume = folder.resumes(run_dir, resolved(cfg), several)
+        run(cfg, run_dir, overrides)
+        folder.clear(run_dir, [folder.FAILED])
 
 
 def judge(error: Exception) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from threading import Event, Thread
@@ -13,21 +14,37 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from ebmrun.command.complaint import say
-from ebmrun.files import replace
+from ebmrun.command.messages import say
+from ebmrun.files import replace, writing
+from ebmrun.training.folder import FAILED
 
-FAILED = "failed.json"  # what a failed run of several leaves in its folder, whichever process it ran in
+
+def parsed(words: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """The overrides of a command. A ``loader`` knows how many ``glob(*)`` are."""
+    return OverridesParser.create(loader).parse_overrides(list(words))
 
 
-def count(overrides: Sequence[str], loader: ConfigLoader | None = None) -> int:
-    """The runs that the overrides of a command ask for: the product of the numbers of their choices. A ``loader`` knows
-    how many ``glob(*)`` are."""
-    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    return prod(sum(1 for _ in each.sweep_string_iterator()) for each in parsed if each.is_sweep_override())
+def distinct(overrides: Sequence[Override]) -> list[str]:
+    """The overrides as words, no value of a sweep twice: what is asked for twice is one run."""
+    words = []
+    for each in overrides:
+        if each.is_sweep_override() and each.is_discrete_sweep():
+            values = list(each.sweep_string_iterator())
+            if len(set(values)) < len(values):
+                words.append(f"{each.get_key_element()}={','.join(dict.fromkeys(values))}")
+                continue
+        words.append(str(each.input_line))
+    return words
+
+
+def count(overrides: Sequence[Override]) -> int:
+    """The runs that the overrides of a command ask for: the product of the numbers of their choices."""
+    return prod(sum(1 for _ in each.sweep_string_iterator()) for each in overrides if each.is_sweep_override())
 
 
 def ended(folder: Path, names: Sequence[str]) -> int:
@@ -60,28 +77,44 @@ class Progress(Thread):
 
 
 class Sweep(Callback):
-    """Hydra's callback that shows the bar while several runs go on, and ends them with their failures."""
+    """Hydra's callback that shows the bar while several runs go on, and ends them with their failures.
+
+    ``command`` tells apart the commands that work in one folder at once."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the processes of a parallel launcher get a copy, which need know nothing
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before several runs, perhaps in a folder where earlier ones have failed."""
-        folder = Path(config.hydra.sweep.dir)
+        folder, asked = Path(config.hydra.sweep.dir), config.hydra.overrides
+        loader = GlobalHydra.instance().config_loader()
+        asked.task = distinct(parsed(asked.task, loader))
+        overrides = parsed(asked.task, loader)
+        swept = {each.key_or_group for each in overrides if each.is_sweep_override()}
+        naming = config.hydra.job.config.override_dirname
+        unnamed = [key for key in naming.exclude_keys if key not in swept]  # else their runs would share a folder
+        asked.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]")
         self.earlier = _failures(folder)
-        total = count(config.hydra.overrides.task, GlobalHydra.instance().config_loader())
-        self.progress = Progress(total, folder, ("summary.json", FAILED))
+        self.progress = Progress(count(overrides), folder, ("summary.json", FAILED))
         self.progress.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """After several runs: exit with a status, and with the names of those that failed."""
+        """After several runs: exit with a status, and with the names of those that failed or were not free."""
         self.progress.stop()
         folder = Path(config.hydra.sweep.dir)
         failed = sorted(path for path, _ in _failures(folder) - self.earlier)
+        held = _pop_held(folder, self.command)
         if failed:
             names = ", ".join(path.parent.name for path in failed)
-            say(f"failed in {config.hydra.sweep.dir}: {names}; {FAILED} in each says why")
-            raise SystemExit(min(json.loads(path.read_text())["exit_status"] for path in failed))
+            say(f"failed in {folder}: {names}; {FAILED} in each says why")
+        if held:
+            say(f"left to other processes in {folder}: {', '.join(held)}; the same command looks after them again")
+        if failed or held:
+            statuses = [json.loads(path.read_text())["exit_status"] for path in failed]
+            raise SystemExit(min([*statuses, *(1 for _ in held)]))
 
 
 def record_failure(run_dir: Path, status: int, message: str) -> None:
@@ -90,14 +123,35 @@ def record_failure(run_dir: Path, status: int, message: str) -> None:
         file.write(json.dumps({"exit_status": status, "error": message}).encode() + b"\n")
 
 
+def record_held(folder: Path, name: str, command: str) -> None:
+    """Notes in the folder of several runs that a command had to leave one of them to another process. Raises RunError
+    where the disk refuses."""
+    with writing(folder), _held(folder, command).open("a") as file:
+        file.write(f"{name}\n")
+
+
+def _pop_held(folder: Path, command: str) -> list[str]:
+    path = _held(folder, command)
+    names = sorted(path.read_text().splitlines()) if path.is_file() else []
+    path.unlink(missing_ok=True)
+    return names
+
+
+def _held(folder: Path, command: str) -> Path:
+    return folder / f".held-{command}"
+
+
 def _failures(folder: Path) -> set[tuple[Path, int]]:
     return {(path, path.stat().st_mtime_ns) for path in folder.rglob(FAILED)}
 
 
-def folder_name(number: int, overrides: str) -> str:
-    """The folder of one run of several: its number, then its overrides as far as a file system takes them."""
-    readable = re.sub(r"[^-+.,=\w]+", "_", overrides, flags=re.ASCII)
-    return f"{number}-{readable[:150]}".rstrip("-")
+def folder_name(overrides: str) -> str:
+    """The folder of one run of several: what it sets, as far as a file system and a reader take it. What is cut or
+    altered is told apart by a hash of the whole."""
+    readable = re.sub(r"^\.|[^-+.,=\w]+", "_", overrides, flags=re.ASCII)[:150]
+    if readable == overrides:
+        return readable or "defaults"
+    return f"{readable}-{sha256(overrides.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 # At import, so that the processes of a parallel launcher, which import this module too, can resolve it.

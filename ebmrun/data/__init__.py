@@ -1,1 +1,1 @@
-"""Data sets."""
+"""Data sets: their files, and tensors made of them."""

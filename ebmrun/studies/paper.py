@@ -20,7 +20,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -33,12 +33,14 @@ from ebmrun.config import PRECISIONS, resolved
 from ebmrun.data.sets import batches
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.files import replace as new_file
-from ebmrun.theory.algorithm import EnergyLearning
+from ebmrun.theory.coordinates import Coordinates, FreeEquilibrium, summed
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Layer, Network, initialise
-from ebmrun.theory.pull import Pull
+from ebmrun.theory.nudge import Pull
 from ebmrun.theory.references import Backprop
-from ebmrun.theory.relaxation import Relaxation, ascend, read, relax
+from ebmrun.theory.relaxation import Step, arrived, steps
+from ebmrun.theory.solver import Relaxation, read, relax
 from ebmrun.training.tracking import Tracker
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
@@ -75,23 +77,24 @@ class Readout(Cost):
     """The cost of what a last layer, without a state of its own, makes of the states below it."""
 
     def __init__(self, cost: Cost, layer: Layer) -> None:
-        super().__init__(layer.unit)
-        self.cost, self.layer = cost, layer
+        super().__init__(layer.activation)
+        self.cost = cost
+        ((_, self.affine),) = layer.edges
 
     def value(self, x: Batch, y: Batch) -> Float[Tensor, " batch"]:
-        return self.cost.value(self.layer.unit(self.layer.affine(x)), y)
+        return self.cost.value(self.output(self.affine(x)), y)
 
     def message(self, x: Batch, y: Batch) -> Batch:
         """dcost/da at the drive a = A(x)."""
-        output = self.layer.unit(self.layer.affine(x))
-        return self.layer.unit.pullback(output, self.cost.gradient(output, y))
+        output = self.output(self.affine(x))
+        return self.output.pullback(output, self.cost.gradient(output, y))
 
     def gradient(self, x: Batch, y: Batch) -> Batch:
-        return self.layer.affine.adjoint(self.message(x, y))
+        return self.affine.adjoint(self.message(x, y))
 
     def learning_rule(self, x: Batch, y: Batch) -> list[Tensor]:
         """dcost/dtheta of the last layer."""
-        return self.layer.affine.gradient(self.message(x, y), x)
+        return self.affine.gradient(self.message(x, y), x)
 
 
 @dataclass(frozen=True)
@@ -113,41 +116,60 @@ class Inference:
         return cls(Network(below), readout, own, scene)
 
     @property
-    def free(self) -> list[Batch]:
-        """The states without a nudge."""
-        return self.learning.free_equilibrium(self.hidden, self.scene.x)[0].states
+    def free(self) -> FreeEquilibrium:
+        """Without a nudge."""
+        return self.learning.free_equilibrium(self.hidden, self.scene.x)[0]
 
-    def equilibrium(self) -> tuple[list[Batch], list[Tensor], float]:
-        """The states at which the nudged relaxation ends, the gradients of all layers there, and the residual."""
-        how, (x, y) = self.learning.relaxation, (self.scene.x, self.scene.y)
-        space = self.learning.coordinates(self.hidden, self.learning.free_equilibrium(self.hidden, x)[0])
-        last = relax(space, Pull.stacked(self.readout, y, self.learning.nudge.strengths), how, how.max_steps)
-        drives, _ = ascend(space, last.moved, last.signals[0], last.drives[0])
-        states = [space.state(l, u, drives[l]) for l, u in enumerate(last.moved)]
-        gradients = self.learning.learning_rule(space, *read(space, last, how))
-        return states, gradients + self.readout.learning_rule(states[-1], y), last.residual
+    @property
+    def space(self) -> Coordinates:
+        """The coordinates that inference moves in."""
+        return self.learning.coordinates(self.hidden, self.free)
+
+    @property
+    def pull(self) -> Pull:
+        """Of the readout."""
+        return Pull.stacked(self.readout, self.scene.y, self.learning.nudge.strengths)
+
+    def gradients(self, at: Step) -> list[Tensor]:
+        """Of all layers, by the learning rule."""
+        space = self.space
+        states = self.states(space, at)
+        return self.learning.learning_rule(space, at) + self.readout.learning_rule(states[-1], self.scene.y)
+
+    @staticmethod
+    def states(space: Coordinates, at: Step) -> list[Batch]:
+        """x_1..x_{L-1} at a step that has arrived."""
+        return [space.state(u, drive) for u, drive in zip(at.before, at.drives)]
 
     def energies(self, states: Sequence[Batch]) -> Row:
         """The internal energy, the loss, and the total F."""
-        energy, layers = self.learning.energy, self.hidden.layers
-        parts = [gain * energy.value(x, layer.affine(below), layer.unit).sum() for gain, layer, below, x in zip(
-            energy.layer_gains(len(states)), layers, [self.scene.x, *states[:-1]], states)]
+        energy, network, signals = self.learning.energy, self.hidden, [self.scene.x, *states]
+        parts = [gain * energy.value(x, summed(edges, signals)[0], f).sum() for gain, edges, f, x in zip(
+            energy.layer_gains(network.heights), network.edges, network.activations, states)]
         internal, loss = float(sum(parts)), float(self.readout.value(states[-1], self.scene.y).sum())
         return {"internal": internal, "loss": loss, "total": internal + self.learning.nudge.strength * loss}
 
-    def trajectory(self, goal: Sequence[Tensor], steps: int) -> Iterator[Row]:
-        """Energies, and the distance of the gradient from the goal, before inference and after 1..steps steps."""
-        yield self.energies(self.free) | {"distance": distance([torch.zeros_like(g) for g in goal], goal)}
-        for step in range(1, steps + 1):
-            how = replace(self.learning.relaxation, tol=0.0, max_steps=step)
-            states, gradients, _ = replace(self, learning=replace(self.learning, relaxation=how)).equilibrium()
-            yield self.energies(states) | {"distance": distance(gradients, goal)}
+    def trajectory(self, goal: Sequence[Tensor], length: int) -> Iterator[Row]:
+        """Energies, and the distance of the gradient from the goal, before inference and after 1..length steps."""
+        yield self.energies(self.free.states) | {"distance": distance([torch.zeros_like(g) for g in goal], goal)}
+        how, space = self.learning.relaxation, self.space
+        for step in islice(steps(space, self.pull, how.order == "sweep", how.step_size), length):
+            at = arrived(space, step)
+            yield self.energies(self.states(space, at)) | {"distance": distance(self.gradients(at), goal)}
+
+    def equilibrium(self) -> tuple[list[Batch], list[Tensor], float]:
+        """The states at which the nudged relaxation ends, the gradients of all layers there, and the residual."""
+        how, space = self.learning.relaxation, self.space
+        phase = relax(space, self.pull, how, how.max_steps)
+        assert phase.residual is not None, "a relaxation to an equilibrium measures it"
+        return self.states(space, arrived(space, phase.last)), self.gradients(read(space, phase, how)), phase.residual
 
     def distances(self, goal: Sequence[Tensor]) -> Row:
         """Of the equilibrium from the free one, and of the gradient, divided by the nudge strength, from the goal; with
         the residual of the relaxation."""
         states, gradients, residual = self.equilibrium()
-        return {"equilibrium": distance(states, self.free), "gradient": distance(gradients, goal), "residual": residual}
+        moved = distance(states, self.free.states)
+        return {"equilibrium": moved, "gradient": distance(gradients, goal), "residual": residual}
 
 
 def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

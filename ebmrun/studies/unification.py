@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from ebmrun.config import PRECISIONS, resolved, typed
+from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.studies.convergence import Fit, at, fit_order
-from ebmrun.theory.algorithm import EnergyLearning
 from ebmrun.theory.alignment import alignment
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.tracking import Tracker
 
@@ -44,20 +46,31 @@ class Curve:
         which the strength does not change)."""
         return 1 if self.moves == "energy.feedback_gain" else self.learning.nudge.order or 0
 
-    def errors(self, parts: Parts, values: Sequence[float]) -> list[float]:
-        """||g - r|| / ||r|| for each value, on the first batch of the training set, of the gradients g in this
-        precision and the reference r in float64."""
+    def truth(self, parts: Parts) -> list[Tensor]:
+        """The reference r on the first batch of the training set, in float64. Raises RunError for one that did not
+        settle, to which no order can be fitted."""
         x, y = first_batch(parts)
-        network = deepcopy(parts.network).double()
         exact = Backprop(parts.cost) if self.reference == "backprop" else Implicit(self.learning)
-        truth = network.by_layer(exact.estimate(network, x.double(), y.double()).gradients)
-        x, y = x.to(self.dtype), y.to(self.dtype)
-        network = network.to(self.dtype)
+        try:
+            found = exact.estimate(deepcopy(parts.network).double(), x.double(), y.double())
+            how = f"did not settle (residual {found.residual:.1g})" if found.converged is False else ""
+        except Diverged:
+            how = "diverged"
+        if how:
+            raise RunError(f"the {self.reference} reference of {self.name} {how}, so that no order can be fitted to "
+                           "it: use a smaller arch.gain, or leave the curve out with "
+                           f"~study.curves.{self.name.split('/')[0]}")
+        return found.gradients
+
+    def errors(self, parts: Parts, truth: Sequence[Tensor], values: Sequence[float]) -> list[float]:
+        """||g - r|| / ||r|| for each value, on the first batch of the training set, of the gradients g in this
+        precision and the reference r."""
+        x, y = (part.to(self.dtype) for part in first_batch(parts))
+        network = deepcopy(parts.network).to(self.dtype)
         found = []
         for value in values:
             estimate = at(self.learning, self.moves, value).estimate(network, x, y)
-            gradients = network.by_layer([g.double() for g in estimate.gradients])
-            found.append(alignment(gradients, truth)["alignment/relative_error"])
+            found.append(alignment([[g.double() for g in estimate.gradients]], [truth])["alignment/relative_error"])
         return found
 
 
@@ -74,12 +87,22 @@ def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
     return found
 
 
-def report(curve: Curve, fit: Fit) -> dict[str, float]:
-    """The keys of the summary for one curve."""
+def report(curve: Curve, fit: Fit | None) -> dict[str, float]:
+    """The keys of the summary for one curve; none where too few points are left to fit."""
+    if fit is None:
+        return {}
     found = {"order": fit.order, "low": fit.low, "high": fit.high, "points": len(fit.points), "floor": fit.floor,
              "from": fit.points[-1], "to": fit.points[0], "predicted": curve.predicted,
              "confirmed": fit.confirms(curve.predicted)}
     return {f"{curve.name}/{key}": value for key, value in found.items()}
+
+
+def shown(fit: Fit | None, predicted: int) -> str:
+    """An order beside the predicted one, for people to read."""
+    if fit is None:
+        return f"{'':7}  {'cannot tell':<18} {predicted:>8}"
+    verdict = "confirmed" if fit.confirms(predicted) else "not confirmed"
+    return f"{fit.order:7.4f}  [{fit.low:.4f}, {fit.high:.4f}] {predicted:>8}   {verdict}"
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
@@ -87,16 +110,16 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     parts = build(cfg)
     values = np.geomspace(cfg.study.largest, cfg.study.smallest, cfg.study.points).tolist()
     members = curves(cfg, parts)
-    errors = {curve.name: curve.errors(parts, values) for curve in tqdm(members, unit="curve", disable=None)}
+    truths = [curve.truth(parts) for curve in members]
+    errors = {curve.name: curve.errors(parts, truth, values)
+              for curve, truth in tqdm(zip(members, truths), total=len(members), unit="curve", disable=None)}
     summary: dict[str, float] = {}
     print(f"{'member':<18} {'nudge':<13} {'precision':<9}   order  95% interval        predicted")
     for curve in members:
         fit = fit_order(values, errors[curve.name])
         summary |= report(curve, fit)
-        verdict = "confirmed" if fit.confirms(curve.predicted) else "not confirmed"
         member, nudge, precision = curve.name.split("/")
-        print(f"{member:<18} {nudge:<13} {precision:<9} {fit.order:7.4f}  [{fit.low:.4f}, {fit.high:.4f}] "
-              f"{curve.predicted:>8}   {verdict}")
+        print(f"{member:<18} {nudge:<13} {precision:<9} {shown(fit, curve.predicted)}")
     with Tracker(run_dir, resolved(cfg), parts.config.logger, ["strength", *errors], None, overrides) as tracker:
         for step, value in enumerate(values):
             tracker.log(step, {"strength": value} | {name: found[step] for name, found in errors.items()})

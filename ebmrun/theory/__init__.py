@@ -1,1 +1,1 @@
-"""Energies, dynamics and the learning rule: no file, no Hydra, no W&B."""
+"""The theory: networks, energies, nudges, relaxation, the learning rule, and what gradients are held against."""

@@ -33,16 +33,23 @@ def _measures(gg: float, rr: float, dd: float) -> dict[str, float]:
 
 
 def alignment(
-    gradient: Sequence[Sequence[Tensor]], reference: Sequence[Sequence[Tensor]], prefix: str = "alignment"
+    gradient: Sequence[Sequence[Tensor]],
+    reference: Sequence[Sequence[Tensor]],
+    prefix: str = "alignment",
+    names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Measures of a gradient g against a reference r, both grouped by layer, with norms in float64:
 
         cosine <g, r> / (|g| |r|) in [-1, 1],  angle arccos(cosine) in degrees,
         norm_ratio |g| / |r|,  relative_error |g - r| / |r|
 
-    under ``prefix/cosine`` and so on, and for each layer under ``prefix/cosine/layer1``... Two zero gradients agree
-    fully (1, 0, 1, 0). If one alone is zero, the cosine is 0, the angle 90, the ratio 0 and the relative error 1; these
-    stand for the undefined values where it is the reference that is zero.
+    under ``prefix/cosine`` and so on, and for each layer under ``prefix/cosine/NAME``, by default layer1, layer2...
+    The largest relative error of a layer is ``prefix/relative_error/worst``, and the number of that layer
+    ``prefix/relative_error/worst_layer``: the error over all layers is mostly that of the layer with the largest
+    gradient.
+
+    Two zero gradients agree fully (1, 0, 1, 0). If one alone is zero, the cosine is 0, the angle 90, the ratio 0 and
+    the relative error 1; these stand for the undefined values where it is the reference that is zero.
     """
     device = next(t.device for layer in gradient for t in layer)
     zero = torch.zeros((), dtype=torch.float64, device=device)
@@ -56,13 +63,16 @@ def alignment(
     ]).tolist()  # waits for the device once
     totals = [math.fsum(column) for column in zip(*squares)]
     found = {f"{prefix}/{key}": value for key, value in _measures(*totals).items()}
-    for l, row in enumerate(squares, 1):
-        found |= {f"{prefix}/{key}/layer{l}": value for key, value in _measures(*row).items()}
+    layers = [_measures(*row) for row in squares]
+    worst = max(range(len(layers)), key=lambda l: layers[l]["relative_error"])
+    found |= {f"{prefix}/relative_error/worst": layers[worst]["relative_error"],
+              f"{prefix}/relative_error/worst_layer": worst + 1}
+    for name, measures in zip(names or [f"layer{l}" for l in range(1, len(layers) + 1)], layers):
+        found |= {f"{prefix}/{key}/{name}": value for key, value in measures.items()}
     return found
 
 
-def columns(depth: int, prefix: str = "alignment") -> list[str]:
-    """The keys of ``alignment`` for a network of that depth."""
-    return [f"{prefix}/{key}" for key in MEASURES] + [
-        f"{prefix}/{key}/layer{l}" for l in range(1, depth + 1) for key in MEASURES
-    ]
+def columns(names: Sequence[str], prefix: str = "alignment") -> list[str]:
+    """The keys of ``alignment`` for layers of these names."""
+    whole = [f"{prefix}/{key}" for key in (*MEASURES, "relative_error/worst", "relative_error/worst_layer")]
+    return whole + [f"{prefix}/{key}/{name}" for name in names for key in MEASURES]

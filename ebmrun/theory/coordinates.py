@@ -5,71 +5,104 @@ x does not leave it; kept as a number of its own, it loses none.
 
     State          u = x
     Error          u = x - f(a), relative to what the present drive alone would give (free equilibrium: u = 0)
-    Displacement   u = x - x0, relative to a free equilibrium that had to settle
+    Displacement   u = x - x0, relative to a free equilibrium that had to settle (a file of its own)
 
-The displacements from a free equilibrium are states of an energy-based model again: its maps are the linear parts of
-A_l, its input and its free equilibrium are 0, and its energy is E less its tangent at (x0, a0).
+In lists, layers count from 0; ``signals`` holds the input first, and so what layer l sends up at l + 1.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ebmrun.theory.energies import Energy
+from ebmrun.theory.affine import Map, Piece
+from ebmrun.theory.energies.energy import Energy, ExactError, Subtraction
 from ebmrun.theory.network import Network
+from ebmrun.theory.nudge import Weights
 
 Batch = Float[Tensor, "_ ..."]  # of any layer, with one row an example, or one a node and example
-Drive = Any  # what a layer needs to know of the layers below: each kind of coordinates has its own
-Term = tuple[Batch, Batch, bool]  # a message, a signal, and whether the map's constant part counts
+
+
+@dataclass(slots=True)
+class Drive:
+    """What a layer hears from below: the sum ``a`` of its maps (of their increments, for displacements), for each map
+    the piece that its input lies on, and the ``origin`` that u counts from (for states the scalar 0)."""
+
+    a: Batch
+    pieces: tuple[Piece, ...]
+    origin: Float[Tensor, "..."]
 
 
 @dataclass(frozen=True)
-class Free:
-    """A free equilibrium, or a forward pass: the inputs, and for layers l = 0..L-1 counting from the input the states
-    x_l = respond(a_l, t_l), the drives a_l, and the messages t_l received and m_l sent, None where all are zero."""
+class FreeEquilibrium:
+    """States without a nudge: the inputs, and for each layer the state x_l = respond(a_l, t_l), the drive, and the
+    messages t_l that it hears and m_l that it sends; the messages are left out where all are zero."""
 
     inputs: Batch
     states: list[Batch]
-    drives: list[Batch]
-    received: list[Batch] | None = None
-    sent: list[Batch] | None = None
-    nodes: int = 1
+    drives: list[Drive]
+    messages: list[Batch]
+    feedback: list[Batch]
 
-    def repeat(self, nodes: int) -> Free:
-        """The same for several nodes along the batch axis; inputs and messages sent, which only the learning rule asks
-        for, once for all nodes, stay as they are."""
+    def repeat(self, nodes: int) -> FreeEquilibrium:
+        """The same for several nodes along the batch axis, but for the inputs and what they alone drive."""
         if nodes == 1:
             return self
+        drives = [Drive(stacked(drive.a, nodes), tuple(piece if piece is None else stacked(piece, nodes)
+                                                       for piece in drive.pieces), drive.origin)
+                  for drive in self.drives]
+        states, messages, feedback = ([stacked(each, nodes) for each in part]
+                                      for part in (self.states, self.messages, self.feedback))
+        return FreeEquilibrium(self.inputs, states, drives, messages, feedback)
 
-        def stacked(parts: Any) -> Any:
-            return parts and [each.repeat(nodes, *[1] * (each.ndim - 1)) for each in parts]
 
-        return Free(self.inputs, stacked(self.states), stacked(self.drives), stacked(self.received), self.sent, nodes)
+def stacked(batch: Tensor, nodes: int) -> Tensor:
+    """Copies of a batch, one after another along its first axis."""
+    return batch.repeat(nodes, *[1] * (batch.ndim - 1))
+
+
+Start = tuple[list[Batch], list[Drive], list[Batch]]
+
+
+class Term(NamedTuple):
+    """A part of dI/dtheta of one map: d<message, A(signal)>/dtheta on a piece, with or without the map's constants."""
+
+    message: Batch
+    signal: Batch
+    piece: Piece
+    constant: bool = True
 
 
 class Coordinates(ABC):
-    """The variables u_l around a free equilibrium, and the functions that a relaxation asks for."""
+    """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
-    starts_at_zero = True
+    ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0.
+    """
 
-    def __init__(self, network: Network, energy: Energy, free: Free) -> None:
-        self.maps, self.units = network.maps, network.units
-        self.energy, self.free = energy, free
+    exact = False
+    relative = False
+
+    def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
+        self.network, self.energy, self.free = network, energy, free
+        self.edges, self.activations = network.edges, network.activations
+        nodes = len(free.states[0]) // len(free.inputs) if network.adds_input else 1
+        self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
+        # gamma^(h_k - h_l) for each edge from layer k to layer l
+        self.gains = [[energy.feedback_gain**drop for drop in drops] for drops in network.drops]
 
     @abstractmethod
-    def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
-        """The variables, the drives, and the signals that made the drives (the first is the input) at ``free``."""
+    def start(self) -> Start:
+        """The variables at the free equilibrium, the drives, and the signals that made these."""
 
     @abstractmethod
-    def drive(self, l: int, signal: Batch) -> Drive:
-        """The drive of layer l by the signal of the layer below."""
+    def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
+        """The drive of layer l by the signals from below."""
 
     @abstractmethod
     def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
@@ -80,122 +113,107 @@ class Coordinates(ABC):
         """The message that layer l sends down."""
 
     @abstractmethod
-    def signal(self, l: int, u: Batch, drive: Drive) -> Batch:
-        """What layer l sends up."""
+    def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
+        """What a message of layer l is below one of its maps: J^T message, J being the map's linear part."""
 
     @abstractmethod
-    def state(self, l: int, u: Batch, drive: Drive) -> Batch:
+    def terms(
+        self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
+    ) -> Iterator[Term]:
+        """The learning rule of one map: terms that add up to scale sum_k w_k (dA/dtheta)^T m_l at the nodes k."""
+
+    def state(self, u: Batch, drive: Drive) -> Batch:
         """x_l."""
+        return drive.origin + u if drive.origin.ndim else u
 
-    @abstractmethod
-    def place(self, l: int, x: Batch, drive: Drive) -> Batch:
+    def from_state(self, x: Batch, drive: Drive) -> Batch:
         """The value of u_l at which the state is x."""
+        return x - drive.origin if drive.origin.ndim else x
 
-    def presynaptic(self, l: int, signal: Batch) -> Batch:
-        """x_{l-1}, from the signal of the layer below."""
-        return signal
+    def signal(self, u: Batch, drive: Drive) -> Batch:
+        """What layer l sends up."""
+        return u if self.relative else self.state(u, drive)
 
-    def free_term(self, l: int, signal: Batch, coefficients: Sequence[float], free_coefficient: float) -> Term | None:
-        """What the free equilibrium's own messages add to the learning rule, where it has any."""
-        return None
+
+def summed(edges: list[tuple[int, Map]], signals: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:
+    """The sum of maps at their signals, and the pieces that these lie on."""
+    if len(edges) == 1:
+        source, affine = edges[0]
+        a, piece = affine.trace(signals[source])
+        return a, (piece,)
+    parts, pieces = zip(*(affine.trace(signals[source]) for source, affine in edges))
+    return sum(parts[1:], parts[0]), pieces
+
+
+def first(piece: Int64[Tensor, "rows ..."] | None, examples: int) -> Piece:
+    """The piece of one node, for what hears the input alone."""
+    return piece if piece is None else piece[:examples]
+
+
+def learned(free: FreeEquilibrium, source: int, message: Batch, signals: Sequence[Batch], piece: Piece,
+            weights: Weights) -> Term:
+    """sum_k w_k m_k x_k. The input is the same at every node: there one product serves them all."""
+    if source:
+        return Term(weights.rows(message), signals[source], piece)
+    return Term(weights.sum(message), free.inputs, first(piece, len(free.inputs)))
 
 
 class State(Coordinates):
-    """u = x, and drives a = A(x)."""
+    """u = x, and drives a = sum_k A_k(x_k)."""
 
-    starts_at_zero = False
+    def start(self) -> Start:
+        return self.free.states, self.free.drives, [self.input, *self.free.states[:-1]]
 
-    def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
-        return self.free.states, self.free.drives, [self.free.inputs, *self.free.states[:-1]]
+    def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
+        return Drive(*summed(self.edges[l], signals), self.free.drives[l].origin)
 
-    def drive(self, l: int, signal: Batch) -> Batch:
-        return self.maps[l](signal)
+    def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
+        return self.energy.respond(drive.a, t, self.activations[l])
 
-    def respond(self, l: int, drive: Batch, t: Batch) -> Batch:
-        return self.energy.respond(drive, t, self.units[l])
+    def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
+        return self.energy.feedback(u, drive.a, self.activations[l])
 
-    def feedback(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return self.energy.feedback(u, drive, self.units[l])
+    def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
+        return self.edges[l][edge][1].adjoint(message, drive.pieces[edge])
 
-    def signal(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return u
-
-    def state(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return u
-
-    def place(self, l: int, x: Batch, drive: Batch) -> Batch:
-        return x
-
-    def free_term(self, l: int, signal: Batch, coefficients: Sequence[float], free_coefficient: float) -> Term | None:
-        """w_0 m0 x0 of the node at strength 0."""
-        if self.free.sent is None or free_coefficient == 0:
-            return None
-        below = self.free.states[l - 1][: len(self.free.inputs)] if l else self.free.inputs
-        return free_coefficient * self.free.sent[l], below, True
+    def terms(
+        self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
+    ) -> Iterator[Term]:
+        source, free, n = self.edges[l][edge][0], self.free, len(self.free.inputs)
+        yield learned(free, source, message, signals, drive.pieces[edge], weights)
+        if free.feedback and weights.free:  # w_0 m0 x0 of the node at strength 0
+            below = free.states[source - 1][:n] if source else free.inputs
+            m0, piece = free.feedback[l][:n], first(free.drives[l].pieces[edge], n)
+            yield Term(weights.scale * (weights.free * m0), below, piece)
 
 
 class Error(Coordinates):
-    """u = x - f(a) for an energy whose free equilibrium is the forward pass; a drive is the pair (a, f(a))."""
+    """u = x - f(a), for an energy whose free equilibrium is the forward pass."""
 
-    def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
-        zeros = [torch.zeros_like(x) for x in self.free.states]
-        return zeros, list(zip(self.free.drives, self.free.states)), [self.free.inputs, *self.free.states[:-1]]
+    def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
+        super().__init__(network, energy, free)
+        self.exact = isinstance(energy, ExactError)
+        self.form = energy if isinstance(energy, ExactError) else Subtraction(energy)
 
-    def drive(self, l: int, signal: Batch) -> tuple[Batch, Batch]:
-        a = self.maps[l](signal)
-        return a, self.units[l](a)
+    def start(self) -> Start:
+        free, zeros = self.free, [torch.zeros_like(x) for x in self.free.states]
+        drives = [Drive(drive.a, drive.pieces, x) for drive, x in zip(free.drives, free.states)]
+        return zeros, drives, [self.input, *free.states[:-1]]
 
-    def respond(self, l: int, drive: tuple[Batch, Batch], t: Batch) -> Batch:
-        return self.energy.error(*drive, t, self.units[l])
+    def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
+        a, pieces = summed(self.edges[l], signals)
+        return Drive(a, pieces, self.activations[l](a))
 
-    def feedback(self, l: int, u: Batch, drive: tuple[Batch, Batch]) -> Batch:
-        return self.energy.error_feedback(u, *drive, self.units[l])
+    def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
+        return self.form.error(drive.a, drive.origin, t, self.activations[l])
 
-    def signal(self, l: int, u: Batch, drive: tuple[Batch, Batch]) -> Batch:
-        return drive[1] + u
+    def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
+        return self.form.error_feedback(u, drive.a, drive.origin, self.activations[l])
 
-    def state(self, l: int, u: Batch, drive: tuple[Batch, Batch]) -> Batch:
-        return drive[1] + u
+    def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
+        return self.edges[l][edge][1].adjoint(message, drive.pieces[edge])
 
-    def place(self, l: int, x: Batch, drive: tuple[Batch, Batch]) -> Batch:
-        return x - drive[1]
-
-
-class Displacement(Coordinates):
-    """u = x - x0; a drive is the increment a - a0, and messages are those beyond the free ones."""
-
-    def start(self) -> tuple[list[Batch], list[Drive], list[Batch]]:
-        zeros = [torch.zeros_like(x) for x in self.free.states]
-        unmoved = self.free.inputs.new_zeros(()).expand_as(self.free.inputs)
-        return zeros, [torch.zeros_like(a) for a in self.free.drives], [unmoved, *zeros[:-1]]
-
-    def drive(self, l: int, signal: Batch) -> Batch:
-        return self.maps[l].linear(signal)
-
-    def respond(self, l: int, drive: Batch, t: Batch) -> Batch:
-        x, a, received = self.free.states[l], self.free.drives[l], cast("list[Batch]", self.free.received)[l]
-        return self.energy.displacement(x, a, received, drive, t, self.units[l])
-
-    def feedback(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return self.energy.displacement_feedback(
-            self.free.states[l], self.free.drives[l], u, drive, self.units[l])
-
-    def signal(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return u
-
-    def state(self, l: int, u: Batch, drive: Batch) -> Batch:
-        return self.free.states[l] + u
-
-    def place(self, l: int, x: Batch, drive: Batch) -> Batch:
-        return x - self.free.states[l]
-
-    def presynaptic(self, l: int, signal: Batch) -> Batch:
-        return self.free.states[l - 1] + signal if l else self.free.inputs
-
-    def free_term(self, l: int, signal: Batch, coefficients: Sequence[float], free_coefficient: float) -> Term | None:
-        """sum_k w_k m0 (x_k - x0): with m_k x_k = (m_k - m0) x_k + m0 (x_k - x0) + m0 x0 and weights that sum to 0."""
-        if l == 0:
-            return None
-        shifts = signal.unflatten(0, (self.free.nodes, -1))
-        shift = sum(w * each for w, each in zip(coefficients, shifts))
-        return cast("list[Batch]", self.free.sent)[l], shift, False
+    def terms(
+        self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
+    ) -> Iterator[Term]:
+        yield learned(self.free, self.edges[l][edge][0], message, signals, drive.pieces[edge], weights)

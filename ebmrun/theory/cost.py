@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebmrun.errors import ConfigError
-from ebmrun.theory.units import Identity, Softmax, Unit
+from ebmrun.theory.activations import Activation, Identity, Softmax
 
 Output = Float[Tensor, "batch classes"]
 
@@ -20,7 +20,7 @@ class Cost(ABC):
 
     curvature = 0.0  # of the cost in an output that answers messages one to one, where that is a constant
 
-    def __init__(self, output: Unit) -> None:
+    def __init__(self, output: Activation) -> None:
         self.output = output
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Cost(ABC):
 class SquaredError(Cost):
     """||x - y||^2 / 2."""
 
-    def __init__(self, output: Unit) -> None:
+    def __init__(self, output: Activation) -> None:
         super().__init__(output)
         self.curvature = float(isinstance(output, Identity))
 
@@ -52,7 +52,7 @@ class CrossEntropy(Cost):
     Raises ConfigError for other output units, whose states are no probabilities and no logits.
     """
 
-    def __init__(self, output: Unit) -> None:
+    def __init__(self, output: Activation) -> None:
         super().__init__(output)
         if not isinstance(output, (Identity, Softmax)):
             raise ConfigError(f"cost=cross_entropy cannot read {type(output).__name__} outputs as probabilities or "

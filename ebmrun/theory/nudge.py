@@ -1,4 +1,4 @@
-"""A nudge is a stencil: a finite-difference formula in the nudge strength.
+"""A nudge is a stencil, a finite-difference formula in the nudge strength; a pull is what one strength does.
 
     g = sum_k w_k dI/dtheta at the equilibrium of  F_k = I + lambda_k cost
 
@@ -8,9 +8,18 @@ with lambda_k = strength * node_k and w_k = weight_k / strength; a node at infin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from ebmrun.errors import ConfigError
+from ebmrun.theory.cost import Cost
+
+Output = Float[Tensor, "batch classes"]
+Batch = Float[Tensor, "_ ..."]
 
 
 @dataclass
@@ -73,11 +82,76 @@ class Nudge:
         return [n * self.strength for n in self.nodes if n != 0]
 
     @property
-    def coefficients(self) -> list[float]:
-        """w_k of the nodes other than 0."""
-        return [w / (1 if self.clamps else self.strength) for w, n in zip(self.weights, self.nodes) if n != 0]
+    def coefficients(self) -> tuple[list[float], float]:
+        """w_k of the nodes other than 0 in units of the strength, and that of the node at 0, the free equilibrium."""
+        weights = [w / (1 if self.clamps else self.strength) for w in self.weights]
+        pairs = list(zip(weights, self.nodes))
+        return [w for w, node in pairs if node != 0], math.fsum(w for w, node in pairs if node == 0)
+
+
+@dataclass(slots=True)
+class Weights:
+    """w_k of the nodes that are stacked along the batch axis and of the free one, and what the learning rule scales
+    them by: sums over nodes on messages and signals that are stacked like these."""
+
+    nodes: Sequence[float]
+    free: float
+    scale: float
+
+    def rows(self, message: Batch) -> Batch:
+        """scale w_k m_k, node by node."""
+        return message * (self.scale * self.nodes[0]) if len(self.nodes) == 1 else torch.cat(self._parts(message))
+
+    def sum(self, message: Batch) -> Batch:
+        """scale sum_k w_k m_k."""
+        if len(self.nodes) == 1:
+            return message * (self.scale * self.nodes[0])
+        return torch.stack(self._parts(message)).sum(0)
+
+    def shift(self, displacement: Batch) -> Batch:
+        """sum_k w_k dx_k."""
+        first, *others = (w * part for w, part in zip(self.nodes, displacement.chunk(len(self.nodes))))
+        return sum(others, first)
+
+    def _parts(self, message: Batch) -> list[Batch]:
+        return [part * (self.scale * w) for w, part in zip(self.nodes, message.chunk(len(self.nodes)))]
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How the target pulls on the output: not at all, by a message -lambda dcost/dx_L, or by a clamp (lambda infinite).
+
+    ``strength`` is lambda: one number, or one a row (batch, 1) where nodes are stacked along the batch axis.
+    """
+
+    cost: Cost
+    targets: Output
+    strength: float | Float[Tensor, "batch 1"]
+
+    @classmethod
+    def stacked(cls, cost: Cost, targets: Output, strengths: Sequence[float]) -> Pull:
+        """The pulls of several nodes on copies of one batch, node by node."""
+        if len(strengths) == 1:
+            return cls(cost, targets, strengths[0])
+        rows = [targets.new_full((len(targets), 1), strength) for strength in strengths]  # made on the device
+        return cls(cost, targets.repeat(len(strengths), 1), torch.cat(rows))
 
     @property
-    def free_coefficient(self) -> float:
-        """w_k of the node at 0, the free equilibrium; 0 without one."""
-        return math.fsum(w / (1 if self.clamps else self.strength) for w, n in zip(self.weights, self.nodes) if n == 0)
+    def clamps(self) -> bool:
+        """Whether the output is held at its target."""
+        return isinstance(self.strength, float) and math.isinf(self.strength)
+
+    @property
+    def rests(self) -> bool:
+        """Whether there is none: a free phase."""
+        return isinstance(self.strength, float) and self.strength == 0
+
+    @property
+    def step(self) -> float | Float[Tensor, "batch 1"]:
+        """The part of the way to its answer that an output has to go: the answer x = z - lambda c x contains the state
+        itself where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way solves that."""
+        return 1 / (1 + self.strength * self.cost.curvature) if self.cost.curvature else 1.0
+
+    def message(self, x: Output) -> Output:
+        """t_L = -lambda dcost/dx at x."""
+        return torch.zeros_like(x) if self.rests else self.cost.gradient(x, self.targets) * -self.strength

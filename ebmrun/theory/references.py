@@ -18,9 +18,12 @@ from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 
 from ebmrun.errors import Diverged
-from ebmrun.theory.algorithm import EnergyLearning, Estimate
+from ebmrun.theory.coordinates import FreeEquilibrium, State
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.learning import EnergyLearning, Estimate, Prediction
 from ebmrun.theory.network import Network
+from ebmrun.theory.nudge import Pull
+from ebmrun.theory.relaxation import descend
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Output = Float[Tensor, "batch classes"]
@@ -33,9 +36,9 @@ class Backprop:
     cost: Cost
 
     @torch.no_grad()
-    def predict(self, network: Network, x: Batch) -> Output:
+    def predict(self, network: Network, x: Batch) -> Prediction:
         """The forward pass."""
-        return network(x)
+        return Prediction(network(x))
 
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradient of the mean cost of the forward pass."""
@@ -59,20 +62,24 @@ class Implicit:
 
     learning: EnergyLearning
 
-    def predict(self, network: Network, x: Batch) -> Output:
+    def predict(self, network: Network, x: Batch) -> Prediction:
         """The output state at the free equilibrium."""
         return self.learning.predict(network, x)
 
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradient of the mean cost at the free equilibrium. Raises Diverged where it has none."""
         eps = torch.finfo(x.dtype).eps
-        how = replace(self.learning.relaxation, reading="equilibrium", order="sweep", step_size=1.0, tol=eps**0.75,
+        how = replace(self.learning.relaxation, frozen=False, order="sweep", step_size=1.0, tol=eps**0.75,
                       max_steps=1000, free_steps=None)
-        with torch.no_grad():
-            free, phase = replace(self.learning, relaxation=how).free_equilibrium(network, x)
+        try:
+            with torch.no_grad():
+                free, phase = replace(self.learning, relaxation=how).free_equilibrium(network, x)
+        except Diverged as error:  # which names the reference's own step size, that no key of a run sets
+            raise Diverged("the implicit reference found no free equilibrium, its relaxation diverged: use "
+                           "alignment.reference=backprop, or a smaller energy.feedback_gain or optim.lr") from error
         states = [state.detach().requires_grad_() for state in free.states]
         with torch.enable_grad():
-            image = self._step(network, x, states)
+            image = self._step(network, free, states)
             pull = torch.autograd.grad(self.learning.cost.value(states[-1], y).mean(), states, allow_unused=True,
                                        materialize_grads=True)
             adjoint, residual, converged = self._solve(image, states, pull, tolerance=eps**0.75)
@@ -80,19 +87,18 @@ class Implicit:
         return Estimate(
             list(gradients),
             free.states[-1],
-            phase.steps if phase else 0,
-            max(residual, phase.residual if phase else 0.0),
-            converged and (phase is None or phase.converged),
+            phase.steps if phase else None,
+            max(residual, phase.residual or 0.0) if phase else residual,
+            converged and (phase is None or bool(phase.converged)),
         )
 
-    def _step(self, network: Network, x: Batch, states: Sequence[Batch]) -> list[Batch]:
-        """Phi: every state's answer to its drive and to the message from above."""
-        energy, layers = self.learning.energy, network.layers
-        drives = [layer.affine(below) for layer, below in zip(layers, [x, *states[:-1]])]
-        sent = [energy.feedback(state, a, layer.unit) for state, a, layer in zip(states, drives, layers)]
-        received = [energy.feedback_gain * layer.affine.adjoint(m) for layer, m in zip(layers[1:], sent[1:])]
-        received.append(torch.zeros_like(states[-1]))
-        return [energy.respond(a, t, layer.unit) for a, t, layer in zip(drives, received, layers)]
+    def _step(self, network: Network, free: FreeEquilibrium, states: Sequence[Batch]) -> list[Batch]:
+        """Phi: every state's answer to its drive and to the messages from above."""
+        space = State(network, self.learning.energy, free)
+        signals = [free.inputs, *states]
+        drives = [space.drive(l, signals) for l in range(len(states))]
+        pull = Pull(self.learning.cost, states[-1], 0.0)
+        return descend(space, states, drives, signals, pull, False, [1.0] * len(states)).answers
 
     @staticmethod
     def _solve(

@@ -1,1 +1,1 @@
-"""Runs: the loop, and what it leaves behind."""
+"""Training runs: the loop, what they leave behind, and how they go on."""

@@ -63,10 +63,10 @@ def difference(saved: Mapping[str, Any], current: Mapping[str, Any], ignore: Col
 
 def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any],
                  ignore: Collection[str] = ()) -> None:
-    """Raise ConfigError, naming all that differs, unless the checkpoint at `path` comes from the current config."""
+    """Raise ConfigError, naming all that differs, unless the file at `path` comes from a run of the current config."""
     if lines := difference(saved, current, ignore):
-        raise ConfigError(f"the checkpoint {path} does not fit: {'; '.join(lines)}. Resume with the saved values, or "
-                          "start anew in another run directory")
+        raise ConfigError(f"{path} does not fit: {'; '.join(lines)}. Use the saved values, begin again with "
+                          "resume=false, or choose another folder with hydra.run.dir=PATH")
 
 
 def _leaves(config: Mapping[str, Any], ignore: frozenset[str], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import RunError
-from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.learning import Algorithm, Estimate, Prediction
 from ebmrun.theory.network import Network
 
 Batch = Float[Tensor, "batch ..."]
@@ -65,6 +65,11 @@ class Job:
         return slice(examples * self.rank // self.size, examples * (self.rank + 1) // self.size)
 
 
+def leads() -> bool:
+    """Whether this process is the first of those that `torchrun` started, or the only one; known before the job is."""
+    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
+
+
 @contextmanager
 def job(device: torch.device) -> Iterator[Job]:
     """Within the block, the job that `torchrun` made this process a part of; otherwise a job of one.
@@ -87,24 +92,27 @@ def job(device: torch.device) -> Iterator[Job]:
 class Shared:
     """An algorithm whose estimate for a batch is put together from those for its shares.
 
-    ``steps`` and ``residual`` are the largest of any share; ``converged`` says that all did. Every process gets the
-    same estimate. Raises RunError when another process has died.
+    ``steps`` and ``residual`` are the largest of any share; ``converged`` says that all did; what no share measured
+    stays None. Every process gets the same estimate. Raises RunError when another process has died.
     """
 
     algorithm: Algorithm
     job: Job
 
     @torch.no_grad()
-    def predict(self, network: Network, x: Batch) -> Output:
+    def predict(self, network: Network, x: Batch) -> Prediction:
         """The output for the whole batch."""
         part = self.job.part(len(x))
         empty = part.start == part.stop
         own = self.algorithm.predict(network, x[:1] if empty else x[part])
-        whole = own.new_zeros(len(x), *own.shape[1:])
+        output = own.output.new_zeros(len(x), *own.output.shape[1:])
+        reports = output.new_zeros(self.job.size, 2)
         if not empty:
-            whole[part] = own
-        _reduce(whole)
-        return whole
+            output[part] = own.output
+            reports[self.job.rank] = report(reports, None if own.converged is None else not own.converged)
+        output, reports = _summed(output, reports)
+        failed = largest(reports)[0]
+        return Prediction(output, None if failed is None else not failed)
 
     @torch.no_grad()
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
@@ -112,19 +120,37 @@ class Shared:
         adds its weighted gradients, and fills in its own place among the outputs and the reports."""
         part, n = self.job.part(len(x)), len(x)
         gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
-        reports = y.new_zeros(self.job.size, 3)
+        reports = y.new_zeros(self.job.size, 6)
         if part.start < part.stop:
             own = self.algorithm.estimate(network, x[part], y[part])
             gradients = [(part.stop - part.start) / n * gradient for gradient in own.gradients]
             output[part] = own.output
-            reports[self.job.rank] = y.new_tensor([own.steps, own.residual, not own.converged])
-        pieces = [*gradients, output, reports]
-        message = torch.cat([piece.reshape(-1) for piece in pieces])
-        _reduce(message)
-        sums = message.split([piece.numel() for piece in pieces])
-        *gradients, output, reports = (total.view_as(piece) for total, piece in zip(sums, pieces))
-        steps, residual, failed = reports.amax(0).tolist()
-        return Estimate(gradients, output, int(steps), residual, not failed)
+            reports[self.job.rank] = report(reports, own.steps, own.residual,
+                                            None if own.converged is None else not own.converged)
+        *gradients, output, reports = _summed(*gradients, output, reports)
+        steps, residual, failed = largest(reports)
+        return Estimate(gradients, output, None if steps is None else int(steps), residual,
+                        None if failed is None else not failed)
+
+
+def report(like: Tensor, *measured: float | None) -> Tensor:
+    """A share's numbers, and for each a flag that says whether it was measured."""
+    return like.new_tensor([*(value or 0 for value in measured), *(value is not None for value in measured)])
+
+
+def largest(reports: Float[Tensor, "processes numbers"]) -> list[float | None]:
+    """The largest of each number over the shares; None where no share measured it. No number is negative."""
+    values = reports.amax(0).tolist()
+    half = len(values) // 2
+    return [value if flag else None for value, flag in zip(values[:half], values[half:])]
+
+
+def _summed(*pieces: Tensor) -> list[Tensor]:
+    """The sums over the processes, in one message."""
+    message = torch.cat([piece.reshape(-1) for piece in pieces])
+    _reduce(message)
+    sums = message.split([piece.numel() for piece in pieces])
+    return [total.view_as(piece) for total, piece in zip(sums, pieces)]
 
 
 def _device() -> str:

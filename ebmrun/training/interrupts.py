@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as requests to stop after the batch at hand."""
+"""SIGINT and SIGTERM: requests to stop after the batch at hand while a run trains, otherwise an orderly end."""
 
 from __future__ import annotations
 
@@ -47,3 +47,16 @@ def interrupts() -> Iterator[Interrupt]:
         yield interrupt
     finally:
         restore()
+
+
+@contextmanager
+def termination() -> Iterator[None]:
+    """Within the block, SIGTERM raises SystemExit(143), so that whatever was begun is tidied up on the way out."""
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

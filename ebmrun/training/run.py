@@ -2,59 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ebmrun.config import resolved, typed
+from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references
-from ebmrun.training import checkpoint
+from ebmrun.training import checkpoint, folder
 from ebmrun.training.distributed import Job, job
+from ebmrun.training.dry_run import rehearse
 from ebmrun.training.interrupts import interrupts
-from ebmrun.training.rehearsal import rehearse
+from ebmrun.training.provenance import require_same_modules
 from ebmrun.training.summary import show, summarise
-from ebmrun.training.tracking import Silent, Tracker
+from ebmrun.training.tracking import Progress, Silent, Tracker
 from ebmrun.training.trainer import Trainer
 
 SAVED = {"config": dict, "step": int, "network": dict, "optimizer": dict}  # what a checkpoint holds
-# What a resumed run may do otherwise than the run that it continues.
-FREE_ON_RESUME = ("resume", "device", "logger", "trainer.epochs", "trainer.max_steps")
 
 
 def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=train``: one network, trained and logged into the run directory, by all processes of a job together."""
+    """``study=train``: one network, trained and logged into the run directory, by all processes of a job together.
+    ``resume=true`` goes on with what is there."""
     with job(typed(cfg).torch_device()) as processes:
         parts = build(cfg)
         config = parts.config
-        if isinstance(config.resume, str):
-            run_dir = Path(config.resume)
         trainer = trainer_of(parts, cfg, processes)
         total = trainer.steps  # a batch larger than the data is an error before anything is written
         composed = resolved(cfg)
-        done = restore(run_dir, composed, trainer) if config.resume else 0
+        done = restore(run_dir, composed, trainer) if config.resume else None
+        steps = done.steps if done else 0
         if not done:
-            rehearse(trainer, parts.algorithm, processes.largest_share(config.trainer.batch_size))
-        summary = finished(run_dir)
-        if done >= total and summary.get("steps") == done:
+            share = processes.largest_share(config.trainer.batch_size)
+            rehearse(trainer, parts.algorithm, share, partial(optimizer, cfg))
+        earlier = folder.summary(run_dir)
+        if steps >= total and earlier.get("steps") == steps:
             if processes.leads:
-                show(summary, run_dir, None)
+                show(earlier, run_dir, None)
             return
-        tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done or None, overrides)
+        tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done, overrides)
                    if processes.leads else Silent())
         with tracker, interrupts() as interrupt:
             saves = partial(save, run_dir, composed, trainer) if processes.leads else lambda step: None
-            trainer.train(done, tracker, saves, lambda: interrupt.stops(processes.largest))
+            trainer.train(steps, tracker, saves, lambda: interrupt.stops(processes.largest))
             if interrupt.number:
                 raise SystemExit(interrupt.exit_status)
             if processes.leads:
-                summary = summarise(run_dir / "metrics.csv") | identity(parts, cfg)
-                tracker.finish(summary)
-                show(summary, run_dir, tracker.wandb_location)
+                found = tracker.finish(summarise(run_dir / "metrics.csv") | identity(parts, cfg))
+                show(found, run_dir, tracker.wandb_location)
 
 
 def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
@@ -65,20 +64,6 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
                    config.trainer, config.seed, config.alignment.every, processes.shows)
 
 
-def begun(run_dir: Path) -> bool:
-    """Whether a run has left its configuration there, be it without a checkpoint."""
-    return (run_dir / ".hydra" / "config.yaml").is_file()
-
-
-def finished(run_dir: Path) -> dict[str, Any]:
-    """The summary of a run that has ended; empty without one."""
-    path = run_dir / "summary.json"
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:  # cut by something else than a run: it is written anew
-        return {}
-
-
 def save(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer, step: int) -> None:
     """Leaves a checkpoint after a step, for ``restore``."""
     checkpoint.save(run_dir / "checkpoint.pt", {
@@ -86,29 +71,30 @@ def save(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer, step: int
         "optimizer": trainer.optimizer.state_dict()})
 
 
-def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> int:
-    """Puts a checkpoint's weights and optimizer state in place; the number of steps that it had done, which is 0 for a
-    run that was killed before its first one.
+def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> Progress | None:
+    """Puts a checkpoint's weights and optimizer state in place; how far it had come, None for a run that was
+    killed before its first one.
 
-    Raises ConfigError for a checkpoint that cannot be read, a run of another configuration, or a folder without one.
+    Raises ConfigError for a checkpoint that cannot be read, a run of another configuration or of other modules, or a
+    folder without one.
     """
     path = run_dir / "checkpoint.pt"
-    if begun(run_dir) and not path.exists():
-        before = run_dir / ".hydra" / "config.yaml"
-        checkpoint.require_same(before, resolved(OmegaConf.load(before)), composed, ignore=FREE_ON_RESUME)
-        return 0
+    if folder.begun(run_dir) and not path.exists():
+        return None
     saved = checkpoint.load(path)
     if any(not isinstance(saved.get(key), kind) for key, kind in SAVED.items()):
         raise ConfigError(f"the checkpoint {path} holds no run: name one that ebmrun wrote, or start anew "
                           "with resume=false")
-    checkpoint.require_same(path, saved["config"], composed, ignore=FREE_ON_RESUME)
+    checkpoint.require_same(path, saved["config"], composed, ignore=folder.FREE_ON_RESUME)
+    require_same_modules(run_dir, composed)
     try:
         trainer.network.load_state_dict(saved["network"])
         trainer.optimizer.load_state_dict(saved["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
+        then = replace(trainer, config=TrainerConfig(**saved["config"]["trainer"]))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"the checkpoint {path} has other contents than its configuration asks for "
                           f"({' '.join(str(error).split())}): start anew with resume=false") from error
-    return saved["step"]
+    return Progress(saved["step"], then.last_row(saved["step"]))
 
 
 def identity(parts: Parts, cfg: DictConfig) -> dict[str, str | int]:

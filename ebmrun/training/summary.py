@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, mode
 from typing import Any
 
 
 def summarise(metrics: Path) -> dict[str, float]:
-    """From metrics.csv: losses and accuracies as last measured, ``relax/converged`` as the share of rows, everything
-    else as the median over rows. Keys that were never measured are left out."""
+    """From metrics.csv: what is measured at an evaluation or of a batch's cost as last measured, convergence as the
+    share of rows, a worst layer as the one that most rows name, everything else as the median over rows. Keys that were
+    never measured are left out."""
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, float] = {"steps": int(rows[-1]["step"])} if rows else {}
@@ -19,10 +20,12 @@ def summarise(metrics: Path) -> dict[str, float]:
         values = [float(row[key]) for row in rows if row[key] != ""]
         if key == "step" or not values:
             continue
-        if key == "epoch" or key.startswith(("train/", "test/")):
+        if key in ("epoch", "relax/free_converged") or key.startswith(("train/", "test/")):
             found[key] = values[-1]
+        elif key.endswith("converged"):
+            found[key] = mean(values)
         else:
-            found[key] = mean(values) if key == "relax/converged" else median(values)
+            found[key] = int(mode(values)) if key.endswith("worst_layer") else median(values)
     return found
 
 
@@ -34,10 +37,14 @@ def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) 
         ("test accuracy", "test/accuracy", ".4f"),
         ("angle to {reference}", "alignment/angle", ".3g"),
         ("relative error", "alignment/relative_error", ".3g"),
+        ("worst layer", "alignment/relative_error/worst", ".3g"),
+        ("reference converged", "alignment/reference_converged", ".1%"),
         ("angle to implicit", "alignment_implicit/angle", ".3g"),
+        ("implicit converged", "alignment_implicit/reference_converged", ".1%"),
         ("relaxation steps", "relax/steps", "g"),
         ("residual", "relax/residual", ".3g"),
         ("converged", "relax/converged", ".1%"),
+        ("free phase converged", "relax/free_converged", ".1%"),
         ("ms a step", "time/step_ms", ".3g"),
     ]
     reference = summary["alignment/reference"].replace("both", "backprop")
@@ -45,5 +52,6 @@ def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) 
     for label, key, form in rows:
         if key in summary:
             unit = " degrees" if key.endswith("angle") else ""
+            unit = f" (layer {summary[f'{key}_layer']})" if key.endswith("worst") else unit
             print(f"  {label.format(reference=reference):<20} {summary[key]:{form}}{unit}")
     print(f"files: {run_dir}" + (f"\nwandb: {wandb_location}" if wandb_location else ""))

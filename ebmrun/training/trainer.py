@@ -14,14 +14,14 @@ from tqdm import tqdm
 from ebmrun.config import TrainerConfig
 from ebmrun.data.sets import Dataset, batches, steps_per_epoch
 from ebmrun.errors import Diverged
-from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.learning import Algorithm, Estimate
 from ebmrun.theory.network import Network
 from ebmrun.training.tracking import Tracker
 
 EVALUATION_BATCH = 1000
-ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "time/step_ms")
+ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Trainer:
     def columns(self) -> list[str]:
         """The keys that the rows of a training may have."""
         losses = [f"{split}/{key}" for split in ("train", "test") for key in ("loss", "accuracy")]
-        depth = len(self.network.layers)
-        aligned = [key for prefix in self.references for key in columns(depth, prefix)] if self.align_every else []
-        return ["epoch", *losses, *ALGORITHM_KEYS, *aligned]
+        names = self.network.names
+        aligned = [key for each in self.references for key in (*columns(names, each), f"{each}/reference_converged")]
+        return ["epoch", *losses, *ALGORITHM_KEYS, *(aligned if self.align_every else [])]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,6 +58,11 @@ class Trainer:
         """All steps, the cap included."""
         full = self.config.epochs * self.steps_per_epoch
         return min(full, self.config.max_steps or full)
+
+    def last_row(self, done: int) -> int:
+        """The last of ``done`` steps that has a row; 0 where none is due yet."""
+        periods = [self.config.log_every, self.steps_per_epoch, self.align_every or self.steps_per_epoch]
+        return done if done == self.steps else max(done // period * period for period in periods)
 
     def train(
         self, done: int, tracker: Tracker, checkpoint: Callable[[int], None], stopped: Callable[[], bool]
@@ -94,16 +99,21 @@ class Trainer:
                     return
 
     def evaluate(self) -> dict[str, float]:
-        """Mean loss and accuracy over the test set."""
+        """Mean loss and accuracy over the test set, and the share of its examples in batches whose free phase
+        converged, where one has to relax."""
         test = self.dataset.test
         loss = torch.zeros((), dtype=torch.float64, device=test.inputs.device)
         right = torch.zeros((), dtype=torch.int64, device=test.inputs.device)
+        settled: list[int] = []
         parts = (test.inputs, test.targets, test.labels)
         for x, y, labels in zip(*(part.split(EVALUATION_BATCH) for part in parts)):
-            output = self.algorithm.predict(self.network, x)
-            loss += self.cost.value(output, y).double().sum()
-            right += (output.argmax(1) == labels).sum()
-        return {"test/loss": loss.item() / len(test), "test/accuracy": right.item() / len(test)}
+            prediction = self.algorithm.predict(self.network, x)
+            loss += self.cost.value(prediction.output, y).double().sum()
+            right += (prediction.output.argmax(1) == labels).sum()
+            if prediction.converged is not None:
+                settled.append(len(x) * prediction.converged)
+        measured = {"test/loss": loss.item() / len(test), "test/accuracy": right.item() / len(test)}
+        return measured | ({"relax/free_converged": sum(settled) / len(test)} if settled else {})
 
     def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches after the first ``done``: slices of each epoch's permutation."""
@@ -121,17 +131,16 @@ class Trainer:
         self.optimizer.step()
 
     def _measures(self, estimate: Estimate, y: Tensor) -> dict[str, float]:
+        relaxed = {"steps": estimate.steps, "residual": estimate.residual, "converged": estimate.converged}
         return {
             "train/loss": self.cost.value(estimate.output, y).mean().item(),
             "train/accuracy": (estimate.output.argmax(1) == y.argmax(1)).double().mean().item(),
-            "relax/steps": estimate.steps,
-            "relax/residual": estimate.residual,
-            "relax/converged": estimate.converged,
-        }
+        } | {f"relax/{key}": value for key, value in relaxed.items() if value is not None}
 
     def _alignment(self, name: str, estimate: Estimate, reference: Estimate) -> dict[str, float]:
-        by_layer = self.network.by_layer
-        return alignment(by_layer(estimate.gradients), by_layer(reference.gradients), name)
+        by_layer, settled = self.network.by_layer, reference.converged
+        found = alignment(by_layer(estimate.gradients), by_layer(reference.gradients), name, self.network.names)
+        return found if settled is None else found | {f"{name}/reference_converged": settled}
 
     def _clock(self, wait: bool) -> float:
         """Seconds; after the device has done what it was asked, if the reading matters."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-import sys
+import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,18 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+from ebmrun.errors import warn
 from ebmrun.files import replace
 
 ONLINE_PATIENCE = 5.0  # seconds that a server may take to answer before the run goes on offline
+FLUSH_PATIENCE = 5.0  # seconds that its process may take to write the end of an offline run
+BLOCK = 32768  # bytes of a block of an offline run's file
 UPLOAD_PATIENCE = 30.0  # seconds that the last upload may take; `wandb sync` sends what is left
 
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides metrics.csv; `project`, `group` and `tags` are those of Weights & Biases."""
+    """Where metrics go besides metrics.csv. The others are Weights & Biases' own; null stands for the name of the run's
+    folder, the study as the type of its job, and no group."""
 
     wandb: bool = True
     project: str = "ebmrun"
+    name: str | None = None
+    job_type: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 
@@ -33,6 +41,7 @@ class Client:
     def __init__(self, run_dir: Path, config: Mapping[str, Any], logger: LoggerConfig, resume: bool) -> None:
         self.location: str | None = None
         self._run: Any = None
+        logging.raiseExceptions = False  # its log on a full disk would fill stderr with tracebacks
         with self._leash():
             import wandb
 
@@ -44,6 +53,7 @@ class Client:
             if mode == "disabled":
                 return
             start = partial(wandb.init, project=logger.project, group=logger.group, tags=logger.tags, dir=run_dir,
+                            name=logger.name or run_dir.resolve().name, job_type=logger.job_type or study(config),
                             config=dict(config), id=_run_id(run_dir, resume), resume="allow", settings=settings)
             if mode not in ("offline", "dryrun"):
                 try:
@@ -52,7 +62,7 @@ class Client:
                         self.location = self._run.url
                         return
                 except Exception as error:  # noqa: BLE001 - whatever fails here, offline needs none of it
-                    _warn(f"Weights & Biases is out of reach, so it records offline: {error}")
+                    warn(f"Weights & Biases is out of reach, so it records offline: {error}")
                     _end_service()  # which would refuse the id of the run that failed
                     wandb.setup(settings)
             self._run = start(mode="offline")
@@ -62,7 +72,8 @@ class Client:
         """Sends one row."""
         with self._leash():
             if self._run:
-                self._run.log(dict(metrics), step=step)
+                # At once: a row that waited for the next would reach the summary after the run's own.
+                self._run.log(dict(metrics), step=step, commit=True)
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Sends the summary."""
@@ -74,7 +85,15 @@ class Client:
         """Ends the run, as failed or not."""
         with self._leash():
             if self._run:
+                offline = self._run.offline
                 self._run.finish(exit_code=int(failed))
+                for path in Path(self.location).glob("*.wandb") if offline and self.location else ():
+                    end = time.monotonic() + FLUSH_PATIENCE
+                    while torn(path) and time.monotonic() < end:
+                        time.sleep(0.1)
+                    if torn(path):
+                        warn(f"{path} was cut short, as by a full disk: what Weights & Biases got ends there, and "
+                             "metrics.csv has every row")
 
     @contextmanager
     def _leash(self) -> Iterator[None]:
@@ -82,8 +101,34 @@ class Client:
             yield
         except Exception as error:  # noqa: BLE001 - no failure of the client is worth a run
             self._run = None
-            _warn(f"the run goes on without Weights & Biases: {str(error) or type(error).__name__}")
+            warn(f"the run goes on without Weights & Biases: {str(error) or type(error).__name__}")
             _end_service()  # whose own farewell at exit would end in a traceback
+
+
+def study(config: Mapping[str, Any]) -> str | None:
+    """The name of a study from the path of its function: certify of ebmrun.studies.certify.study.run."""
+    parts = str(config.get("study", {}).get("run", "")).split(".")
+    return next((part for part in reversed(parts) if part not in ("", "run", "study")), None)
+
+
+def torn(path: Path) -> bool:
+    """Whether the file of an offline run ends within a record, or before the first.
+
+    It is a log of LevelDB's kind after seven bytes of its own: blocks of 32 KiB, records in chunks that begin with a
+    checksum, a length and a type (1 a whole record, 2 to 4 the first, a middle and the last part of one).
+    """
+    data, at, kind = path.read_bytes(), 7, 0
+    if data and not data.startswith(b":W&B"):
+        return False  # a format of another day, of which nothing is known
+    while at < len(data):
+        if BLOCK - at % BLOCK < 7:  # too little for a chunk's head: filled up with zeros
+            at += BLOCK - at % BLOCK
+        elif at + 7 > len(data):
+            return True
+        else:
+            length, kind = struct.unpack_from("<HB", data, at + 4)
+            at += 7 + length
+    return at != len(data) or kind not in (1, 4)
 
 
 def _end_service() -> None:
@@ -102,7 +147,3 @@ def _run_id(run_dir: Path, resume: bool) -> str:
         with replace(path) as file:
             file.write(secrets.token_hex(4).encode())
     return path.read_text()
-
-
-def _warn(message: str) -> None:
-    print(f"ebmrun: warning: {' '.join(message.split())}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,61 +10,104 @@ from torch.nn import functional as F
 
 from ebmrun.data.sets import Split
 from ebmrun.errors import ConfigError
-from ebmrun.theory.affine import AvgPool2d, Chain, Conv2d, Linear
+from ebmrun.theory.activations import Activation, Clip, Elu, Identity, LeakyRelu, Relu, Sigmoid, Softmax, Softplus, Tanh
+from ebmrun.theory.affine import AvgPool2d, Chain, Conv2d, Linear, Map, MaxPool2d, Skip, Wrapped
 from ebmrun.theory.cost import Cost, CrossEntropy, SquaredError
 from ebmrun.theory.network import Network
-from ebmrun.theory.units import HardSigmoid, Identity, Relu, Sigmoid, Softmax, Tanh, Unit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-
-class HardClip(nn.Module):
-    """clip(a, 0, 1), for which torch.nn has no module that bounds there."""
-
-    def forward(self, a: Tensor) -> Tensor:
-        return a.clamp(0, 1)
-
-
-ACTIVATIONS: dict[type[Unit], Callable[[], nn.Module]] = {
+MODULES: dict[type[Activation], Callable[[], nn.Module]] = {
     Identity: nn.Identity,
     Relu: nn.ReLU,
+    Elu: nn.ELU,
+    Softplus: nn.Softplus,
     Tanh: nn.Tanh,
     Sigmoid: nn.Sigmoid,
-    HardSigmoid: HardClip,
     Softmax: lambda: nn.Softmax(1),
 }
 
 
-def sequential(network: Network) -> nn.Sequential:
+class Clamp(nn.Module):
+    """clip(a, low, high), as most would write it."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, a: Tensor) -> Tensor:
+        return a.clamp(self.low, self.high)
+
+
+class Graph(nn.Module):
+    """Layers with skips, each with the modules of its edges by their sources (0 for the input) and its activation."""
+
+    def __init__(self, layers: Sequence[Sequence[tuple[int, nn.Module]]], activations: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.registered = nn.ModuleList(module for edges in layers for _, module in edges)
+        self.layers, self.activations = layers, activations
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [x]
+        for edges, activation in zip(self.layers, self.activations):
+            (source, module), *rest = edges
+            a = module(states[source])
+            for source, module in rest:
+                a = a + module(states[source])
+            states.append(activation(a))
+        return states[-1]
+
+
+def model(network: Network) -> nn.Module:
     """The network as modules of torch.nn that hold the very same parameters, in the same order.
 
-    Raises ConfigError for an affine map that has no such module.
+    Raises ConfigError for a map or an activation that has no such module.
     """
-    modules: list[nn.Module] = []
-    for layer in network.layers:
-        maps = layer.affine.maps if isinstance(layer.affine, Chain) else [layer.affine]
-        for affine in maps:
-            if isinstance(affine, Linear) and len(affine.shape) > 1:
-                modules.append(nn.Flatten())
-            modules.append(_module(affine))
-        modules.append(ACTIVATIONS[type(layer.unit)]())
-    return nn.Sequential(*modules)
+    activations = [_activation(f) for f in network.activations]
+    if [[source for source, _ in edges] for edges in network.edges] == [[l] for l in range(network.depth)]:
+        parts = [[*_modules(edges[0][1]), f] for edges, f in zip(network.edges, activations)]
+        return nn.Sequential(*(module for part in parts for module in part))
+    return Graph([[(source, _module(affine)) for source, affine in edges] for edges in network.edges], activations)
 
 
-def _module(affine: nn.Module) -> nn.Module:
+def _module(affine: Map) -> nn.Module:
+    parts = _modules(affine)
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def _modules(affine: Map) -> list[nn.Module]:
+    """Modules that make up a map, one after another; none for the identity."""
+    if isinstance(affine, Skip):
+        return []
+    if isinstance(affine, Wrapped):
+        return [affine.module]
+    if isinstance(affine, Chain):
+        return [module for each in affine.maps for module in _modules(each)]
+    if isinstance(affine, MaxPool2d):
+        return [*_modules(affine.inner), nn.MaxPool2d(affine.size)]
     if isinstance(affine, AvgPool2d):
-        return nn.AvgPool2d(affine.size)
+        return [nn.AvgPool2d(affine.size)]
     if isinstance(affine, Linear):
         outputs, inputs = affine.weight.shape
-        module: nn.Module = nn.Linear(inputs, outputs, device="meta")
-    elif isinstance(affine, Conv2d):
+        linear = nn.Linear(inputs, outputs, device="meta")
+        linear.weight, linear.bias = affine.weight, affine.bias
+        return [linear] if len(affine.shape) == 1 else [nn.Flatten(), linear]
+    if isinstance(affine, Conv2d):
         outputs, inputs, kernel, _ = affine.weight.shape
-        module = nn.Conv2d(inputs, outputs, kernel, affine.stride, affine.padding, device="meta")
-    else:
-        kind = type(affine).__name__
-        raise ConfigError(f"study=benchmark knows no plain module for {kind}: choose arch=mlp or cnn")
-    module.weight, module.bias = affine.weight, affine.bias
-    return module
+        convolution = nn.Conv2d(inputs, outputs, kernel, affine.stride, affine.padding, device="meta")
+        convolution.weight, convolution.bias = affine.weight, affine.bias
+        return [convolution]
+    raise ConfigError(f"study=benchmark knows no plain module for {type(affine).__name__}: use the maps of ebmrun")
+
+
+def _activation(f: Activation) -> nn.Module:
+    if isinstance(f, LeakyRelu):
+        return nn.LeakyReLU(f.slope)
+    if isinstance(f, Clip):
+        return Clamp(f.low, f.high)
+    if type(f) in MODULES:
+        return MODULES[type(f)]()
+    raise ConfigError(f"study=benchmark knows no plain module for {type(f).__name__}: use an activation of ebmrun")
 
 
 def loss(cost: Cost) -> Loss:
@@ -78,13 +121,13 @@ def loss(cost: Cost) -> Loss:
                       "cost=cross_entropy with arch.output=identity")
 
 
-def gradient(model: nn.Sequential, mean_cost: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def gradient(model: nn.Module, mean_cost: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """Forward and backward pass of one batch."""
     return torch.autograd.grad(mean_cost(model(x), y), list(model.parameters()))
 
 
 def epoch(
-    model: nn.Sequential, mean_cost: Loss, optimizer: torch.optim.Optimizer, train: Split, size: int
+    model: nn.Module, mean_cost: Loss, optimizer: torch.optim.Optimizer, train: Split, size: int
 ) -> None:
     """One epoch over tensors in memory, with nothing measured."""
     for index in torch.randperm(len(train), device=train.inputs.device).split(size):

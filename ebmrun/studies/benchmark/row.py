@@ -49,6 +49,7 @@ def line(row: Row) -> str:
     start = f"  {row.preset:<20}{row.ratio:>7.3g}  {target:<12}{row.ms:>7.3g}"
     if row.work == "training":
         return f"{start}{row.plain_ms:>10.3g}  {row.overrides}"
-    residual = f"{row.residual:.1e}{'' if row.converged else ' >'}"
+    residual = "-" if row.residual is None else f"{row.residual:.1e}{'' if row.converged else ' >'}"
     error = f"{row.relative_error:.1e} to {row.reference}"
-    return f"{start}{row.peak_mb:>8.3g}{row.sweeps:>8}  {residual:<10}{error}"
+    sweeps = "-" if row.sweeps is None else row.sweeps
+    return f"{start}{row.peak_mb:>8.3g}{sweeps:>8}  {residual:<10}{error}"

@@ -22,33 +22,35 @@ from ebmrun import files
 from ebmrun.config import typed
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.experiment import Parts, build, first_batch
+from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.row import Row, heading, line
-from ebmrun.studies.benchmark.study import plain
-from ebmrun.studies.benchmark.timing import in_turns, machine, peak_memory
+from ebmrun.studies.benchmark.timing import in_turns, peak_memory
 from ebmrun.studies.benchmark.whole_run import step_times
-from ebmrun.theory.algorithm import Algorithm, EnergyLearning, Estimate
 from ebmrun.theory.alignment import alignment
+from ebmrun.theory.learning import Algorithm, EnergyLearning, Estimate
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.provenance import machine
 
 
 @dataclass
 class Case:
-    """A network, of ``hidden`` widths ``times`` over, and its presets (null: those of the study). ``activation=null``
-    leaves each preset its own units."""
+    """A network, of ``hidden`` widths ``times`` over (null: as its arch has them), with other keys ``set``, and its
+    presets (null: those of the study). ``activation=null`` leaves each preset its own units."""
 
     name: str = MISSING
     arch: str = "mlp"
-    hidden: list[int] = field(default_factory=list)
+    hidden: list[int] | None = None
     times: int = 1
     activation: str | None = None
     gain: float = 1.0
+    set: list[str] = field(default_factory=list)
     presets: list[str] | None = None
 
     @property
     def overrides(self) -> list[str]:
-        hidden = self.hidden * self.times
+        hidden = [f"arch.hidden={self.hidden * self.times}"] if self.hidden is not None else []
         units = [f"arch.activation={self.activation}"] if self.activation else []
-        return [f"arch={self.arch}", f"arch.hidden={hidden}", f"arch.gain={self.gain}", *units]
+        return [f"arch={self.arch}", *hidden, f"arch.gain={self.gain}", *units, *self.set]
 
 
 @dataclass
@@ -140,7 +142,7 @@ def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, 
     """One gradient of a preset against forward and backward pass of the same network by plain autograd."""
     network, config = parts.network, typed(cfg)
     algorithm: Algorithm = get_method(cfg.algo.build)(cfg, config, network, parts.cost)
-    model, mean_cost = plain.sequential(network), plain.loss(parts.cost)
+    model, mean_cost = plain.model(network), plain.loss(parts.cost)
 
     def ours() -> Estimate:
         return algorithm.estimate(network, x, y)
@@ -148,7 +150,7 @@ def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, 
     def theirs() -> tuple[Tensor, ...]:
         return plain.gradient(model, mean_cost, x, y)
 
-    if isinstance(algorithm, EnergyLearning) and not (algorithm.feedforward or algorithm.nudge.clamps):
+    if isinstance(algorithm, EnergyLearning) and not (algorithm.energy.feedforward or algorithm.nudge.clamps):
         name, reference = "implicit", Implicit(algorithm).estimate(network, x, y)
     else:
         name, reference = "backprop", Backprop(parts.cost).estimate(network, x, y)

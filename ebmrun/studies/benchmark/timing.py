@@ -1,14 +1,12 @@
-"""Honest measurements of a call: time against another one in turns, and peak memory; and on which machine."""
+"""Honest measurements of a call: time against another one in turns, and peak memory."""
 
 from __future__ import annotations
 
 import gc
 import os
-import platform
 import time
 from collections.abc import Callable
 from itertools import accumulate
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -73,18 +71,3 @@ def peak_memory(work: Work, device: torch.device) -> int:
         work()
     events = [event for event in seen.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), default=0)
-
-
-def machine(device: torch.device) -> dict[str, str | int]:
-    """The facts that timings depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from ebmrun.config import resolved
 from ebmrun.experiment import Parts, build, optimizer
-from ebmrun.studies.benchmark.study import plain
+from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.timing import in_turns
 from ebmrun.training.distributed import Job
 from ebmrun.training.run import save, trainer_of
@@ -29,7 +29,7 @@ def step_times(cfg: DictConfig, run_dir: Path, budget: float) -> tuple[float, fl
     parts = build(cfg)
     train, size = parts.dataset.train, parts.config.trainer.batch_size
     twin = deepcopy(parts.network)
-    model, mean_cost, steps = plain.sequential(twin), plain.loss(parts.cost), optimizer(cfg, twin)
+    model, mean_cost, steps = plain.model(twin), plain.loss(parts.cost), optimizer(cfg, twin)
     with TemporaryDirectory(dir=run_dir) as folder:
         trainer = trainer_of(parts, cfg, Job())
         with closing(epochs(trainer, cfg, parts, Path(folder))) as run:

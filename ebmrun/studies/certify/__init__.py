@@ -1,1 +1,1 @@
-"""``study=certify``: what a composition approximates, and how fast."""
+"""``study=certify``: does a composition approximate backprop, and how fast."""

@@ -4,108 +4,96 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ebmrun.studies.certify.error_parts import Point
-from ebmrun.studies.convergence import FEWEST, Fit, fit_order
+from ebmrun.studies.certify.verdict import (
+    EXACT,
+    Verdict,
+    fitted,
+    follows_a_law,
+    judge,
+    judge_clamped,
+    power,
+    stays,
+    unreferenced,
+)
+from ebmrun.studies.convergence import Fit
 
-EXACT = 1e-9  # a relative error in float64 in which nothing is left to fall
 KNOBS = {"nudge.strength": "λ", "energy.feedback_gain": "γ"}
 
 
-def order(points: Sequence[Point], key: str) -> Fit | None:
-    """The order at which an error of settled points falls; None for fewer than a fit needs."""
-    usable = [(p.value, getattr(p, key)) for p in points if p.settled and getattr(p, key) > 0]
-    return fit_order(*zip(*usable)) if len(usable) >= FEWEST else None
+@dataclass(frozen=True)
+class Reference:
+    """The gradient that an estimate is held against: ``name``, with the residual of its equilibrium and its linear
+    system (None where it has none, or diverged), and whether it settled. ``gap`` is the relative distance of the
+    gradient at the free equilibrium from backprop; None where the two are one, or where it was not measured."""
 
-
-def whole(fit: Fit) -> bool:
-    """Whether the order is a whole number of 1 or more."""
-    return round(fit.order) >= 1 and fit.confirms(round(fit.order))
+    name: str
+    settled: bool = True
+    residual: float | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True)
 class Certificate:
     """``knob`` is what tends to 0, ``points`` what was measured as it does, and ``own`` that at its present value.
-    ``gain_points`` are those of a falling feedback gain, at the least nudge bias. ``gap`` is the relative distance of
-    the gradient at the free equilibrium from backprop. Disagreements are those between the energy's functions, by unit.
+    ``gain_points`` are those of a falling feedback gain, at the least nudge bias; none where the reference is backprop
+    at any gain. ``free_distance`` is that of the free equilibrium from the forward pass, None where it has none.
+    Disagreements are those between the energy's functions, by unit.
     """
 
     composition: str
     precision: str
     disagreements: dict[str, dict[str, float]]
-    free_distance: float
-    free_residual: float
-    gap: float
+    free_distance: float | None
+    reference: Reference
     knob: str
     feedback_gain: float
     points: list[Point]
     gain_points: list[Point]
     own: Point
 
-    @property
+    @cached_property
     def order(self) -> Fit | None:
         """Of the bias as the knob falls."""
-        return order(self.points, "bias")
+        return fitted(self.points, "bias")
 
-    @property
+    @cached_property
     def order_to_backprop(self) -> Fit | None:
-        return order(self.points, "to_backprop")
+        return fitted(self.points, "to_backprop")
 
-    @property
+    @cached_property
     def gain_order(self) -> Fit | None:
-        return order(self.gain_points, "to_backprop")
+        return fitted(self.gain_points, "to_backprop")
 
-    @property
-    def verdict(self) -> str:
-        """``exact``, ``backprop``, ``own equilibrium``, ``neither``, or ``unsettled`` where too few relaxations reach
-        an equilibrium to say. Clamping at full feedback takes no limit: it is none of the first three."""
-        measured = [p for p in self.points if p.settled]
-        if len(measured) < FEWEST:
-            return "unsettled"
-        if all(p.to_backprop <= EXACT for p in measured):
-            return "exact"
-        if self.order is None or not whole(self.order):
-            return "neither"
+    @cached_property
+    def verdict(self) -> Verdict:
+        if not self.reference.settled:
+            return unreferenced(self.reference.residual)
         if self.knob == "energy.feedback_gain":
-            return "backprop" if self.feedback_gain < 1 else "neither"
-        return "backprop" if self.gap <= EXACT else "own equilibrium"
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in words."""
-        fit, verdict = self.order, self.verdict
-        power = round(fit.order) if fit else 0
-        if verdict == "unsettled":
-            return "no verdict: the relaxation reaches no equilibrium here"
-        if verdict == "exact":
-            return "approximates backprop: yes, exactly, at any strength"
-        if verdict == "backprop":
-            return f"approximates backprop: yes, order {power} in {self.knob}"
-        if verdict == "own equilibrium":
-            return (f"only its own equilibrium gradient, order {power} in {self.knob}; that is "
-                    f"{self.gap:.2g} from backprop")
-        if self.knob == "energy.feedback_gain" and fit and whole(fit):
-            return (f"neither backprop nor its own equilibrium gradient at full feedback; backprop, order "
-                    f"{power}, as {self.knob} falls")
-        return "neither backprop nor its own equilibrium gradient"
+            return judge_clamped(self.points, self.knob, self.feedback_gain, self.own)
+        return judge(self.points, self.knob, self.reference.gap)
 
     @property
     def suggestion(self) -> Point | None:
         """The measured value at which the three parts add up to least: the largest of those within a tenth of it, where
         their sum is flat. None for a composition whose error does not fall."""
         best = min((p.sum for p in self.points), default=float("inf"))
-        if self.verdict in ("exact", "unsettled") or best == float("inf"):
+        if self.verdict.name in ("exact", "cannot tell") or best == float("inf"):
             return None
         return max((p for p in self.points if p.sum <= 1.1 * best), key=lambda p: p.value)
 
 
 def flat(found: Certificate) -> dict[str, float | str]:
     """The certificate as one value a key; what was not measured is left out."""
-    keys: dict[str, float | str] = {
-        "verdict": found.verdict, "sentence": found.sentence, "composition": found.composition, "knob": found.knob,
-        "precision": found.precision, "free/distance": found.free_distance, "free/residual": found.free_residual,
-        "free/gradient_gap": found.gap,
+    reference = found.reference
+    known = {
+        "verdict": found.verdict.name, "sentence": found.verdict.sentence, "composition": found.composition,
+        "knob": found.knob, "precision": found.precision, "free/distance": found.free_distance,
+        "free/gradient_gap": reference.gap, "reference": reference.name, "reference/residual": reference.residual,
     }
+    keys: dict[str, float | str] = {key: value for key, value in known.items() if value is not None}
     keys |= {f"contract/{unit}/{name}": gap for unit, gaps in found.disagreements.items() for name, gap in gaps.items()}
     for name in ("order", "order_to_backprop", "gain_order"):
         fit = getattr(found, name)
@@ -121,17 +109,17 @@ def flat(found: Certificate) -> dict[str, float | str]:
 def lines(found: Certificate) -> Iterator[str]:
     """The certificate for people to read."""
     worst = max(gap for gaps in found.disagreements.values() for gap in gaps.values())
-    forward = "the forward pass" if found.free_distance <= EXACT else "not the forward pass"
     yield f"\n{found.composition}"
     yield f"  {'energy contract':<24} holds: its functions differ by {worst:.1g} at most"
-    yield f"  {'free equilibrium':<24} {forward}: states {found.free_distance:.2g} away, gradient {found.gap:.2g}"
+    yield f"  {'free equilibrium':<24} {_free(found)}"
     symbol = KNOBS[found.knob]
-    target = "own equilibrium" if found.knob == "nudge.strength" else "backprop"
-    yield f"  {f'error to {target}':<24} {_fit(found.order, symbol)}"
-    if found.knob == "nudge.strength":
-        yield f"  {'error to backprop':<24} {_fit(found.order_to_backprop, symbol)}"
-        yield f"  {'the same, falling gain':<24} {_fit(found.gain_order, 'γ')}"
-    yield f"  {'verdict':<24} {found.sentence}"
+    apart = found.reference.name != "backprop"
+    name = f"error to {'own equilibrium' if apart else 'backprop'}"
+    yield f"  {name:<24} {_fit(found.order, symbol, found.points, 'bias')}"
+    if apart:
+        yield f"  {'error to backprop':<24} {_fit(found.order_to_backprop, symbol, found.points, 'to_backprop')}"
+        yield f"  {'the same, falling gain':<24} {_fit(found.gain_order, 'γ', found.gain_points, 'to_backprop')}"
+    yield f"  {'verdict':<24} {found.verdict.sentence}"
     yield f"\n  {'error, ' + found.precision:<24} {'now':>12} {'suggested':>12}"
     columns = [found.own, found.suggestion]
     for label, key in (
@@ -141,16 +129,26 @@ def lines(found: Certificate) -> Iterator[str]:
         yield f"  {label:<24} " + " ".join(f"{_number(point, key):>12}" for point in columns)
 
 
-def _fit(fit: Fit | None, symbol: str) -> str:
-    if fit is None:
-        return "too few equilibria to fit an order"
-    if fit.high < 0.5:
-        return f"does not fall with {symbol}: {fit.floor:.1e} at least"
-    falls = f"falls as {symbol}^{round(fit.order)}" if whole(fit) else "falls at no whole order"
-    return (f"{falls}: order {fit.order:.3f}, 95% interval {fit.low:.3f} to {fit.high:.3f}, "
-            f"{symbol} from {fit.points[0]:.0e} to {fit.points[-1]:.0e}, least error {fit.floor:.0e}")
+def _free(found: Certificate) -> str:
+    if found.free_distance is None:
+        return "none: its relaxation diverged"
+    forward = "the forward pass" if found.free_distance <= EXACT else "not the forward pass"
+    gap = "" if found.reference.gap is None else f", gradient {found.reference.gap:.2g}"
+    return f"{forward}: states {found.free_distance:.2g} away{gap}"
+
+
+def _fit(fit: Fit | None, symbol: str, points: Sequence[Point], key: str) -> str:
+    if stays(points, key):
+        return f"does not fall with {symbol}: {min(getattr(p, key) for p in points if p.settled):.1e} at least"
+    if fit is None or not (power(fit) or follows_a_law(fit)):
+        least = min((getattr(p, key) for p in points if p.settled), default=None)
+        return "too few points" if least is None else f"{least:.0e} at least; the points do not tell its order"
+    return (f"falls as {symbol}^{power(fit) or format(fit.order, '.2f')}: order {fit.order:.3f}, 95% interval "
+            f"{fit.low:.3f} to {fit.high:.3f}, {symbol} from {fit.points[0]:.0e} to {fit.points[-1]:.0e}, least error "
+            f"{fit.floor:.0e}")
 
 
 def _number(point: Point | None, key: str) -> str:
-    value = point.measured.get(key) if point else None
+    apart = point is not None and (point.settled or key not in ("bias", "unfinished"))
+    value = point.measured.get(key) if point and apart else None
     return "-" if value is None else f"{value:.2g}"

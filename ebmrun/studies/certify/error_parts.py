@@ -20,18 +20,19 @@ from torch import Tensor
 
 from ebmrun.errors import RunError
 from ebmrun.experiment import Parts, first_batch
-from ebmrun.theory.algorithm import Algorithm, EnergyLearning
+from ebmrun.theory.learning import Algorithm, EnergyLearning, Estimate, forward_pass
 from ebmrun.theory.references import Backprop, Implicit
 
 Gradient = Float[Tensor, "parameters"]
 TOLERANCE = 1e-13
+STEPS = (30, 60, 120, 250, 500, 1000)  # one after the other, as long as they help
 
 
-def settled(learning: EnergyLearning) -> EnergyLearning:
-    """The same member, relaxed as far as float64 allows. A reading that asks for no equilibrium stays what it is."""
-    how = replace(learning.relaxation, tol=TOLERANCE, free_steps=None, check_every=1)
-    how.max_steps = max(how.max_steps, 1000)
-    if how.reading == "equilibrium":
+def settled(learning: EnergyLearning, steps: int) -> EnergyLearning:
+    """The same member, relaxed as far as float64 or so many steps allow. A reading that asks for no equilibrium stays
+    what it is."""
+    how = replace(learning.relaxation, tol=TOLERANCE, max_steps=steps, free_steps=None, check_every=1)
+    if not how.frozen:
         step = how.step_size if how.order == "sweep" else 1.0
         how = replace(how, order="sweep", coordinates="error", step_size=step)
     return replace(learning, relaxation=how)
@@ -43,8 +44,8 @@ class Point:
     measured.
 
     ``bias`` is the error of the fully relaxed estimate, ``to_backprop`` the same against backprop, ``residual`` what
-    its relaxation left; ``unfinished`` and ``round_off`` are the other two parts, ``total`` the error of the estimate
-    as asked.
+    its relaxation left, NaN for a reading that has none; ``unfinished`` and ``round_off`` are the other two parts,
+    ``total`` the error of the estimate as asked.
     """
 
     value: float
@@ -58,13 +59,14 @@ class Point:
     @property
     def settled(self) -> bool:
         """Whether what is left to relax is at most a twentieth of the bias, or nothing that counts."""
-        return self.residual <= max(self.bias / 20, 1e-9)
+        return not (math.isnan(self.bias) or self.residual > max(self.bias / 20, 1e-9))
 
     @property
     def sum(self) -> float:
-        """Of the three parts; infinite where they were not measured. In float64 there is no round-off to tell apart."""
+        """Of the three parts; infinite where they cannot be told apart. In float64 there is no round-off to tell."""
         parts = (self.bias, self.unfinished, self.round_off)
-        return math.inf if math.isnan(self.total) else math.fsum(part for part in parts if not math.isnan(part))
+        known = self.settled and not math.isnan(self.total)
+        return math.fsum(part for part in parts if not math.isnan(part)) if known else math.inf
 
     @property
     def measured(self) -> dict[str, float]:
@@ -96,35 +98,49 @@ class Bench:
         """In float64."""
         return self._gradient(Backprop(self.parts.cost), exact=True)[0]
 
-    def implicit(self, learning: EnergyLearning) -> Gradient:
-        """The gradient at the free equilibrium of a member, in float64."""
-        return self._gradient(Implicit(learning), exact=True)[0]
+    def implicit(self, learning: EnergyLearning) -> tuple[Gradient, Estimate]:
+        """The gradient at the free equilibrium of a member, in float64, with how that was reached."""
+        return self._gradient(Implicit(learning), exact=True)
 
-    def _gradient(self, algorithm: Algorithm | Implicit, exact: bool) -> tuple[Gradient, float]:
+    def _gradient(self, algorithm: Algorithm, exact: bool) -> tuple[Gradient, Estimate]:
         estimate = algorithm.estimate(*(self._exact if exact else self._as_asked))
         flat = torch.cat([gradient.reshape(-1).double() for gradient in estimate.gradients])
         if not flat.isfinite().all():
             raise RunError("the gradient is no finite number: use a smaller nudge.strength or relax.step_size")
-        return flat, estimate.residual
+        return flat, estimate
 
-    def free_distance(self, learning: EnergyLearning) -> tuple[float, float]:
-        """||x - forward|| / ||forward|| over the states of all layers at the free equilibrium, and its residual."""
+    def _settled(self, learning: EnergyLearning, limit: Gradient) -> tuple[Gradient, float, float]:
+        """The fully relaxed gradient, its error against a limit and its residual. More steps are taken as long as that
+        counts beside the error and they halve it: a unit that jumps over its kink and back leaves one that no step
+        lessens."""
+        left = math.inf
+        for steps in (*STEPS[:-1], max(STEPS[-1], learning.relaxation.max_steps)):
+            before = left
+            gradient, estimate = self._gradient(settled(learning, steps), exact=True)
+            bias = float((gradient - limit).norm() / limit.norm())
+            left = math.nan if estimate.residual is None else estimate.residual
+            if not max(TOLERANCE, bias / 1000) < left <= before / 2:
+                break
+        return gradient, bias, left
+
+    def free_distance(self, learning: EnergyLearning) -> float:
+        """||x - forward|| / ||forward|| over the states of all layers at the free equilibrium. An energy that is said
+        to rest at the forward pass is not taken at its word: its states move one step from there. Raises Diverged."""
         network, x, _ = self._exact
+        steps = 1 if learning.energy.feedforward else STEPS[-1]
         with torch.no_grad():
-            # An energy is not taken at its word: its states move, though it may start where it stays.
-            free, phase = replace(settled(learning), feedforward=False).free_equilibrium(network, x)
-            forward = replace(learning, feedforward=True).free_equilibrium(network, x)[0]
+            forward = forward_pass(network, x)
+            free = settled(learning, steps).settle(network, forward)[0]
         gap = sum(float((a - b).square().sum()) for a, b in zip(free.states, forward.states))
-        return math.sqrt(gap / sum(float(b.square().sum()) for b in forward.states)), phase.residual if phase else 0.0
+        return math.sqrt(gap / sum(float(b.square().sum()) for b in forward.states))
 
     def point(self, learning: EnergyLearning, value: float, limit: Gradient, in_parts: bool) -> Point:
         """The errors of a member against its limit, relative to the size of that."""
         size = float(limit.norm())
         try:
-            full, residual = self._gradient(settled(learning), exact=True)
+            full, bias, residual = self._settled(learning, limit)
         except RunError:
             return Point(value)
-        bias = float((full - limit).norm()) / size
         to_backprop = float((full - self.backprop).norm() / self.backprop.norm())
         found = Point(value, bias, to_backprop, residual)
         if not in_parts:

@@ -21,7 +21,7 @@ def draw(found: Certificate, path: Path) -> None:
     symbol = KNOBS[found.knob]
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    own_name = "to its own equilibrium's gradient" if found.knob == "nudge.strength" else "to backprop"
+    own_name = "to backprop" if found.reference.name == "backprop" else "to its own equilibrium's gradient"
     curve(left, found.points, "bias", f"{own_name}, against {symbol}", "#0072b2", "o", found.order, size=8)
     if found.gain_points:
         curve(left, found.points, "to_backprop", f"to backprop, against {symbol}", "#d55e00", "s",
@@ -40,8 +40,9 @@ def draw(found: Certificate, path: Path) -> None:
     for axis, columns in (left, 1), (right, 2):
         axis.set(xscale="log", yscale="log")
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=columns)
-    figure.suptitle(f"{found.composition}\n{found.sentence}", fontsize=10)
+        if axis.lines:
+            axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=columns)
+    figure.suptitle(f"{found.composition}\n{found.verdict.sentence}", fontsize=10)
     figure.savefig(path, dpi=110)
 
 

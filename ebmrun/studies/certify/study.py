@@ -4,9 +4,9 @@ With a fully relaxed estimate g(h) in float64,
 
     error(h) = ||g(h) - r|| / ||r|| = c h^p    as h tends to 0
 
-h is the nudge strength and r the gradient at the free equilibrium, by implicit differentiation; or, where the output is
-clamped and no strength is left, h is the feedback gain and r the gradient of backprop (Xie & Seung 2003). Whether these
-two gradients are the same is measured too (Millidge et al. 2023).
+h is the nudge strength and r the gradient at the free equilibrium: backprop where that is the forward pass, and by
+implicit differentiation elsewhere, whose distance from backprop is measured too. Where the output is clamped and no
+strength is left, h is the feedback gain and r the gradient of backprop (Xie & Seung 2003; Millidge et al. 2023).
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from tqdm import tqdm
 
 from ebmrun import files
 from ebmrun.config import resolved
-from ebmrun.errors import ConfigError
+from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import Parts, build
-from ebmrun.studies.certify.certificate import KNOBS, Certificate, flat, lines
-from ebmrun.studies.certify.error_parts import Bench, Point
+from ebmrun.studies.certify.certificate import KNOBS, Certificate, Reference, flat, lines
+from ebmrun.studies.certify.error_parts import Bench, Gradient, Point
+from ebmrun.studies.certify.figure import draw
+from ebmrun.studies.certify.verdict import EXACT
 from ebmrun.studies.convergence import FEWEST, at
-from ebmrun.theory.algorithm import EnergyLearning
 from ebmrun.theory.energies import contract
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.training.tracking import Tracker
 
 COLUMNS = ["strength", "gain", "bias", "to_backprop", "residual", "unfinished", "round_off", "total"]
@@ -39,11 +41,6 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
 
     Raises ConfigError for an energy whose functions contradict each other, as any run does, and for backprop itself.
     """
-    try:
-        from ebmrun.studies.certify.figure import draw
-    except ImportError as error:
-        raise ConfigError(f"study=certify draws a figure and found no {error.name}: install it with `pip install "
-                          "ebmrun[figures]`") from error
     parts = build(cfg)
     if not isinstance(parts.algorithm, EnergyLearning):
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
@@ -62,54 +59,73 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
 
 
 def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certificate:
-    """Everything that the certificate says, measured."""
+    """Everything that the certificate says, measured. Raises ConfigError for values that are no grid."""
     bench = Bench(parts)
     clamps = learning.nudge.clamps
-    for name in ("strengths", "gains"):
-        grid = cfg.study[name]
-        if not (0 < grid.smallest < grid.largest and grid.points >= FEWEST):
-            raise ConfigError(f"study.{name}={dict(grid)} is no grid: 0 < smallest < largest, and {FEWEST} points "
-                              "or more")
-    gains, strengths = (np.geomspace(r.largest, r.smallest, r.points).tolist()
-                        for r in (cfg.study.gains, cfg.study.strengths))
-    free_distance, free_residual = bench.free_distance(learning)
-    implicit = bench.implicit(learning)
-    knob, limit, values = (("energy.feedback_gain", bench.backprop, gains) if clamps else
-                           ("nudge.strength", implicit, strengths))
+    strengths, gains = (grid(cfg, name) for name in ("strengths", "gains"))
+    try:
+        distance: float | None = bench.free_distance(learning)
+    except Diverged:
+        distance = None
+    reference, limit = referred(bench, learning, distance)
+    knob, values = ("energy.feedback_gain", gains) if clamps else ("nudge.strength", strengths)
     own = learning.energy.feedback_gain if clamps else learning.nudge.strength
 
     def sweep(member: EnergyLearning, knob: str, values: Sequence[float], in_parts: bool) -> list[Point]:
-        bar = tqdm(values, desc=KNOBS[knob], leave=False, disable=None)
+        bar = tqdm(values if reference.settled else [], desc=KNOBS[knob], leave=False, disable=None)
         return [bench.point(at(member, knob, value), value, limit, in_parts) for value in bar]
 
-    points = sweep(learning, knob, values, True)
-    gain_points = []
-    if not clamps:
+    points, gain_points = sweep(learning, knob, values, True), []
+    usable = [p for p in points if p.settled]
+    if usable and reference.name != "backprop":
         # At the least nudge bias, so that what falls with the gain is all that there is.
-        least = min((p for p in points if p.settled), key=attrgetter("bias"), default=None)
-        if least:
-            gain_points = sweep(at(learning, knob, least.value), "energy.feedback_gain", gains, False)
-    units = parts.network.named_units
+        least = min(usable, key=attrgetter("bias")).value
+        gain_points = sweep(at(learning, knob, least), "energy.feedback_gain", gains, False)
     return Certificate(
         composition=composition(learning),
         precision=parts.config.precision,
-        disagreements={name: contract.disagreements(learning.energy, f) for name, f in units.items()},
-        free_distance=free_distance,
-        free_residual=free_residual,
-        gap=float((implicit - bench.backprop).norm() / bench.backprop.norm()),
+        disagreements={name: contract.disagreements(learning.energy, f)
+                       for name, f in parts.network.named_activations.items()},
+        free_distance=distance,
+        reference=reference,
         knob=knob,
         feedback_gain=learning.energy.feedback_gain,
         points=points,
         gain_points=gain_points,
-        own=bench.point(learning, own, limit, True),
+        own=sweep(learning, knob, [own], True)[0] if reference.settled else Point(own),
     )
+
+
+def grid(cfg: DictConfig, name: str) -> list[float]:
+    """The values of ``study.strengths`` or ``study.gains``, from the largest to the smallest. Raises ConfigError."""
+    asked = cfg.study[name]
+    if not (0 < asked.smallest < asked.largest and asked.points >= FEWEST):
+        raise ConfigError(f"study.{name}={dict(asked)} is no grid: 0 < smallest < largest, and {FEWEST} points or more")
+    return np.geomspace(asked.largest, asked.smallest, asked.points).tolist()
+
+
+def referred(bench: Bench, learning: EnergyLearning, free_distance: float | None) -> tuple[Reference, Gradient]:
+    """What the errors are held against: the gradient at the free equilibrium. Where that equilibrium is the forward
+    pass this is backprop itself, without a tolerance of its own; a clamped member is held against backprop, too."""
+    clamps, backprop = learning.nudge.clamps, bench.backprop
+    if learning.energy.feedforward and free_distance is not None and free_distance <= EXACT:
+        return Reference("backprop"), backprop
+    name = "backprop" if clamps else "implicit"
+    try:
+        implicit, how = bench.implicit(learning)
+    except Diverged:
+        return Reference(name, settled=clamps), backprop
+    gap = float((implicit - backprop).norm() / backprop.norm()) if how.converged else None
+    if clamps:
+        return Reference(name, gap=gap), backprop
+    return Reference(name, bool(how.converged), how.residual, gap), implicit
 
 
 def composition(learning: EnergyLearning) -> str:
     """The parts in words."""
     nudge, how = learning.nudge, learning.relaxation
     strength = "clamped" if nudge.clamps else f"nodes {nudge.nodes} x {nudge.strength:g}"
-    reading = how.reading if how.reading != "equilibrium" else f"{how.order} relaxation to {how.tol:g}"
+    reading = "one frozen sweep" if how.frozen else f"{how.order} relaxation to {how.tol:g}"
     return (f"{type(learning.energy).__name__} energy, feedback gain {learning.energy.feedback_gain:g}, {strength}, "
             f"{reading} in {how.coordinates} coordinates")
 

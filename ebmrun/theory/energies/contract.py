@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ebmrun.errors import ConfigError
+from ebmrun.theory.activations import Activation
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.energies.energy import Energy
-from ebmrun.theory.units import Unit
+from ebmrun.theory.energies.by_value import ByValue, derived_feedback
+from ebmrun.theory.energies.energy import Energy, ExactDisplacement, ExactError
 
 TOLERANCE = 1e-6
 
@@ -19,63 +22,68 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return float(gap) if gap.isfinite() else float("inf")
 
 
-def _sample(f: Unit) -> tuple[Tensor, Tensor, Tensor]:
+def _sample(f: Activation) -> tuple[Tensor, Tensor, Tensor]:
     """Drives, messages, and states in the range of the unit: 64 examples of 5 units, away from kinks by chance."""
     draw = torch.Generator().manual_seed(0)
     a, t, b = torch.randn(3, 64, 5, generator=draw, dtype=torch.float64)
     return a, t / 4, f(b)
 
 
-def disagreements(energy: Energy, f: Unit) -> dict[str, float]:
+def disagreements(energy: Energy, f: Activation) -> dict[str, float]:
     """How far the functions of an energy contradict each other, for units f:
 
     - ``feedback``: from -dE/da by autograd;
     - ``respond``: how much E(x, a) - <x, t> lies below its value at the response, for states x around it;
     - ``error``, ``error_feedback``, ``displacement``, ``displacement_feedback``: from the differences that they stand
-      for.
+      for, where the energy has them;
+    - ``feedforward``, where that is declared: the state without a message from f(a), and its feedback from zero.
 
     Raises ConfigError for a function that writes into its arguments.
     """
     a, t, x = _sample(f)
 
-    def asked(name: str, *given: Tensor) -> Tensor:
+    def asked(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
         before = [each.clone() for each in given]
-        answer = getattr(energy, name)(*given, f)
+        answer = function(*given, f)
         if not all(torch.equal(*pair) for pair in zip(given, before)):
-            raise ConfigError(f"{type(energy).__name__}.{name} writes into its arguments, which others still need: "
-                              "let it compute new tensors")
+            raise ConfigError(f"{type(energy).__name__}.{function.__name__} writes into its arguments, which others "
+                              "still need: let it compute new tensors")
         return answer
 
     def total(state: Tensor) -> Tensor:
-        return (asked("value", state, a).flatten(1).sum(1) - (state * t).sum(1))
+        return asked(energy.value, state, a).flatten(1).sum(1) - (state * t).sum(1)
 
     with torch.no_grad():
-        answer, rest = asked("respond", a, t), asked("respond", a, torch.zeros_like(t))
-        found = {"feedback": _distance(asked("feedback", x, a), Energy.feedback(energy, x, a, f))}
+        answer, rest = asked(energy.respond, a, t), asked(energy.respond, a, torch.zeros_like(t))
+        found = {"feedback": _distance(asked(energy.feedback, x, a), derived_feedback(energy, x, a, f))}
         below = [0.0]
-        for mix in (1.0, 0.1, 1e-2, 1e-3):  # convex mixtures stay in the range of the unit, the simplex included
+        for mix in (1.0, 0.1, 1e-2, 1e-3):  # convex mixtures stay in the range of the activation, the simplex included
             gain = total(answer) - total(answer + mix * (x - answer))
             below.append(float((gain / mix).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=0).max()))
         found["respond"] = max(below)
-        found["error"] = _distance(asked("error", a, rest, t), answer - rest)
-        found["error_feedback"] = _distance(
-            asked("error_feedback", answer - rest, a, rest), asked("feedback", answer, a))
-        da, dt = 0.3 * t.flip(0), 0.2 * a.flip(0)
-        moved = asked("respond", a + da, t + dt)
-        found["displacement"] = _distance(asked("displacement", answer, a, t, da, dt), moved - answer)
-        found["displacement_feedback"] = _distance(
-            asked("displacement_feedback", answer, a, moved - answer, da),
-            asked("feedback", moved, a + da) - asked("feedback", answer, a))
+        if isinstance(energy, ExactError):
+            found["error"] = _distance(asked(energy.error, a, rest, t), answer - rest)
+            found["error_feedback"] = _distance(
+                asked(energy.error_feedback, answer - rest, a, rest), asked(energy.feedback, answer, a))
+        if isinstance(energy, ExactDisplacement):
+            da, dt = 0.3 * t.flip(0), 0.2 * a.flip(0)
+            moved = asked(energy.respond, a + da, t + dt)
+            found["displacement"] = _distance(asked(energy.displacement, answer, a, t, da, dt), moved - answer)
+            found["displacement_feedback"] = _distance(
+                asked(energy.displacement_feedback, answer, a, moved - answer, da),
+                asked(energy.feedback, moved, a + da) - asked(energy.feedback, answer, a))
+        if energy.feedforward:
+            found["feedforward"] = max(_distance(rest, f(a)), _distance(asked(energy.feedback, rest, a), 0 * rest))
     return found
 
 
-def require_consistent(energy: Energy, units: dict[str, Unit]) -> None:
+def require_consistent(energy: Energy, activations: dict[str, Activation]) -> None:
     """Raises ConfigError for an energy whose functions cannot be evaluated, that couples units where it leaves
     ``respond`` to be derived, or whose functions disagree; then with the largest disagreement, for any of the units."""
     who = type(energy).__name__
-    for name, f in units.items():
+    for name, f in activations.items():
         try:
-            if type(energy).respond is Energy.respond and not is_unitwise(energy, f):
+            if isinstance(energy, ByValue) and not is_unitwise(energy, f):
                 raise ConfigError(f"{who}.value couples the units of a layer, for which its minimum cannot be derived: "
                                   "supply respond(a, t, f), or sum over units one by one")
             found = disagreements(energy, f)
@@ -87,22 +95,12 @@ def require_consistent(energy: Energy, units: dict[str, Unit]) -> None:
                               "each unit or example, smooth and strictly convex in x") from error
         worst = max(found, key=found.__getitem__)
         if not found[worst] <= TOLERANCE:
-            raise ConfigError(
-                f"{who}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: mend "
-                "it, or leave it out to have it derived from value()")
+            mend = ("declare feedforward = False" if worst == "feedforward" else
+                    "mend it, or let ByValue derive it from value()")
+            raise ConfigError(f"{who}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: {mend}")
 
 
-def is_feedforward(energy: Energy, f: Unit) -> bool:
-    """Whether without a message the state is f(a) and sends no feedback, so that the forward pass is the free
-    equilibrium and has no gradient of its own."""
-    a, _, _ = _sample(f)
-    with torch.no_grad():
-        rest = energy.respond(a, torch.zeros_like(a), f)
-        feedback = energy.feedback(rest, a, f)
-        return max(_distance(rest, f(a)), _distance(feedback, torch.zeros_like(feedback))) < TOLERANCE
-
-
-def is_unitwise(energy: Energy, f: Unit) -> bool:
+def is_unitwise(energy: Energy, f: Activation) -> bool:
     """Whether dE/dx of each unit depends on the state of that unit alone, and on no other example's."""
     a, _, x = _sample(f)
     x = x.requires_grad_()

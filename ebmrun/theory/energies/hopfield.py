@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from ebmrun.theory.energies.energy import Batch, Energy
-from ebmrun.theory.units import Unit
+from ebmrun.theory.activations import Activation
+from ebmrun.theory.energies.energy import Batch, Energy, ExactDisplacement
 
 
-class Hopfield(Energy):
+class Hopfield(Energy, ExactDisplacement):
     """It sends its state down as it is, so that a free phase has to settle; that equilibrium tends to the forward pass
     as the feedback gain tends to 0 (Xie & Seung 2003)."""
 
-    def value(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    def value(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return f.primal(x) - x * a
 
-    def respond(self, a: Batch, t: Batch, f: Unit) -> Batch:
+    def respond(self, a: Batch, t: Batch, f: Activation) -> Batch:
         return f(a + t)
 
-    def feedback(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return x
 
-    def displacement(self, x0: Batch, a0: Batch, t0: Batch, da: Batch, dt: Batch, f: Unit) -> Batch:
+    def displacement(self, x0: Batch, a0: Batch, t0: Batch, da: Batch, dt: Batch, f: Activation) -> Batch:
         return f.increment(a0 + t0, da + dt)
 
-    def displacement_feedback(self, x0: Batch, a0: Batch, dx: Batch, da: Batch, f: Unit) -> Batch:
+    def displacement_feedback(self, x0: Batch, a0: Batch, dx: Batch, da: Batch, f: Activation) -> Batch:
         return dx

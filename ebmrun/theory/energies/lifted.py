@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
-from ebmrun.theory.energies.energy import Batch, Energy
-from ebmrun.theory.units import Unit
+from ebmrun.theory.activations import Activation
+from ebmrun.theory.energies.energy import Batch, Energy, ExactError
 
 
-class Lifted(Energy):
+class Lifted(Energy, ExactError):
     """Its free equilibrium is the forward pass, exactly; its feedback is the plain error x - f(a)."""
 
-    def value(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    feedforward = True
+
+    def value(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return f.primal(x) + f.dual(a) - x * a
 
-    def respond(self, a: Batch, t: Batch, f: Unit) -> Batch:
+    def respond(self, a: Batch, t: Batch, f: Activation) -> Batch:
         return f(a + t)
 
-    def feedback(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return x - f(a)
 
-    def error(self, a: Batch, rest: Batch, t: Batch, f: Unit) -> Batch:
+    def error(self, a: Batch, rest: Batch, t: Batch, f: Activation) -> Batch:
         return f.increment(a, t)
 
-    def error_feedback(self, e: Batch, a: Batch, rest: Batch, f: Unit) -> Batch:
+    def error_feedback(self, e: Batch, a: Batch, rest: Batch, f: Activation) -> Batch:
         return e

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from ebmrun.theory.energies.energy import Batch, Energy
-from ebmrun.theory.units import Unit
+from ebmrun.theory.activations import Activation
+from ebmrun.theory.energies.energy import Batch, Energy, ExactError
 
 
-class Predictive(Energy):
+class Predictive(Energy, ExactError):
     """Its free equilibrium is the forward pass, exactly; its feedback is the prediction error through f'."""
 
-    def value(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    feedforward = True
+
+    def value(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return (x - f(a)).square() / 2
 
-    def respond(self, a: Batch, t: Batch, f: Unit) -> Batch:
+    def respond(self, a: Batch, t: Batch, f: Activation) -> Batch:
         return f(a) + t
 
-    def feedback(self, x: Batch, a: Batch, f: Unit) -> Batch:
+    def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         y = f(a)
         return f.pullback(y, x - y)
 
-    def error(self, a: Batch, rest: Batch, t: Batch, f: Unit) -> Batch:
+    def error(self, a: Batch, rest: Batch, t: Batch, f: Activation) -> Batch:
         return t
 
-    def error_feedback(self, e: Batch, a: Batch, rest: Batch, f: Unit) -> Batch:
+    def error_feedback(self, e: Batch, a: Batch, rest: Batch, f: Activation) -> Batch:
         return f.pullback(rest, e)

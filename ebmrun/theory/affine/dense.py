@@ -1,0 +1,61 @@
+"""Maps of vectors: the identity, and a full matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebmrun.theory.affine.abstract import AffineMap, In, Out, Piece
+
+
+@final
+class Skip(AffineMap):
+    """a = x: the identity, which costs no product."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape, shape)
+
+    def forward(self, x: In) -> Out:
+        return x
+
+    def linear(self, dx: In) -> Out:
+        return dx
+
+    def adjoint(self, message: Out, piece: Piece = None) -> In:
+        return message
+
+    def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
+        return []
+
+
+@final
+class Linear(AffineMap):
+    """a = W vec(x) + b with W of shape (outputs, inputs); inputs of any shape are laid out in one row. ``gain`` is that
+    of the whole map when it is initialised."""
+
+    def __init__(self, shape: Sequence[int], outputs: int, gain: float = 1.0) -> None:
+        super().__init__(shape, (outputs,))
+        self.weight = nn.Parameter(torch.empty(outputs, math.prod(shape)))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.gain = gain
+        # A module looks a parameter up at each access, which takes as long as a small product.
+        self.own = cast("dict[str, Tensor]", self._parameters)
+
+    def forward(self, x: In) -> Out:
+        return F.linear(x.flatten(1), self.own["weight"], self.own["bias"])
+
+    def linear(self, dx: In) -> Out:
+        return F.linear(dx.flatten(1), self.own["weight"])
+
+    def adjoint(self, message: Out, piece: Piece = None) -> In:
+        down = torch.mm(message, self.own["weight"])
+        return down if len(self.shape) == 1 else down.view(down.shape[0], *self.shape)
+
+    def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
+        bias = message.sum(0) if constant else torch.zeros_like(self.bias)
+        return [torch.mm(message.t(), x.flatten(1)), bias]

@@ -1,0 +1,125 @@
+"""Maps of images, whose shape is (channels, height, width)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from ebmrun.errors import ConfigError
+from ebmrun.theory.affine.abstract import AffineMap, Anchor, In, Map, Out, Piece
+
+Image = Float[Tensor, "batch channels height width"]
+
+
+@final
+class Conv2d(AffineMap):
+    """A convolution with bias, of a square kernel. ``gain`` is that of the whole map when it is initialised. Raises
+    ConfigError for a kernel larger than its input."""
+
+    def __init__(
+        self, shape: Sequence[int], channels: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 1.0
+    ) -> None:
+        if kernel > min(shape[1:]) + 2 * padding:
+            raise ConfigError(f"a kernel of {kernel} is larger than its input {tuple(shape)}: use a smaller one")
+        super().__init__(shape, (channels, *((n + 2 * padding - kernel) // stride + 1 for n in shape[1:])))
+        self.weight = nn.Parameter(torch.empty(channels, shape[0], kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.stride, self.padding, self.gain = stride, padding, gain
+        self.own = cast("dict[str, Tensor]", self._parameters)
+
+    def forward(self, x: In) -> Out:
+        return F.conv2d(x, self.own["weight"], self.own["bias"], self.stride, self.padding)
+
+    def linear(self, dx: In) -> Out:
+        return F.conv2d(dx, self.own["weight"], None, self.stride, self.padding)
+
+    def adjoint(self, message: Out, piece: Piece = None) -> In:
+        return conv2d_input((len(message), *self.shape), self.own["weight"], message, self.stride, self.padding)
+
+    def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
+        weight = conv2d_weight(x, self.weight.shape, message, self.stride, self.padding)
+        return [weight, message.sum((0, 2, 3)) if constant else torch.zeros_like(self.bias)]
+
+
+@final
+class AvgPool2d(AffineMap):
+    """Means over non-overlapping squares of side ``size``; a remainder at the border is left out."""
+
+    def __init__(self, shape: Sequence[int], size: int) -> None:
+        super().__init__(shape, pooled(shape, size))
+        self.size = size
+
+    def forward(self, x: In) -> Out:
+        return F.avg_pool2d(x, self.size)
+
+    def linear(self, dx: In) -> Out:
+        return self.forward(dx)
+
+    def adjoint(self, message: Out, piece: Piece = None) -> In:
+        return spread(message, self.shape, self.size) / self.size**2
+
+    def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
+        return []
+
+
+@final
+class MaxPool2d(Map):
+    """Maxima of the affine map ``inner`` over squares of side ``size``, which do not overlap; a remainder at the border
+    is left out.
+
+    A piece is the place of each square's winner. Around x0, with the gaps g_j = inner(x0)_j - max_k inner(x0)_k <= 0
+    inside a square as the anchor, A(x0 + dx) - A(x0) = max_j (g_j + (J dx)_j): nothing of the size of inner(x0) is
+    subtracted, and a new winner is found.
+    """
+
+    def __init__(self, inner: AffineMap, size: int) -> None:
+        super().__init__(inner.shape, pooled(inner.output_shape, size))
+        self.inner, self.size = inner, size
+
+    def forward(self, x: In) -> Out:
+        return F.max_pool2d(self.inner.forward(x), self.size)
+
+    def trace(self, x: In) -> tuple[Out, Piece]:
+        return self._winners(self.inner.forward(x))
+
+    def anchor(self, x0: In) -> Anchor:
+        image = self.inner.forward(x0)
+        return image - spread(F.max_pool2d(image, self.size), image.shape[1:], self.size)
+
+    def increment(self, dx: In, anchor: Anchor = None) -> tuple[Out, Piece]:
+        assert anchor is not None, "increments of a maximum need their anchor"
+        return self._winners(anchor + self.inner.linear(dx))
+
+    def adjoint(self, message: Out, piece: Piece = None) -> In:
+        return self.inner.adjoint(self._unpool(message, piece))
+
+    def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
+        return self.inner.gradient(self._unpool(message, piece), x, None, constant)
+
+    def _winners(self, image: Image) -> tuple[Out, Piece]:
+        return F.max_pool2d(image, self.size, return_indices=True)
+
+    def _unpool(self, message: Out, piece: Piece) -> Image:
+        """The message of each square at its winner, in one kernel."""
+        like = message.new_empty(()).expand(len(message), *self.inner.output_shape)
+        return cast(Tensor, torch.ops.aten.max_pool2d_with_indices_backward(
+            message, like, [self.size] * 2, [self.size] * 2, [0, 0], [1, 1], False, piece))
+
+
+def pooled(shape: Sequence[int], size: int) -> tuple[int, ...]:
+    """The shape of one number for each square of side ``size``. Raises ConfigError where none fits."""
+    if size > min(shape[1:]):
+        raise ConfigError(f"a pool of {size} is larger than its input {tuple(shape)}: use a smaller one")
+    return (shape[0], *(n // size for n in shape[1:]))
+
+
+def spread(image: Image, shape: Sequence[int], size: int) -> Float[Tensor, "batch channels _ _"]:
+    """Each number laid over its square of side ``size``, with zeros on what is left of ``shape``."""
+    laid = image.repeat_interleave(size, 2).repeat_interleave(size, 3)
+    return F.pad(laid, (0, shape[2] - laid.shape[3], 0, shape[1] - laid.shape[2]))

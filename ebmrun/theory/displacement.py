@@ -1,0 +1,76 @@
+"""Displacement coordinates: the distance from a free equilibrium that had to settle, as a number of its own.
+
+The displacements are states of an energy-based model again: its maps are the increments of A from x0, its input and its
+free equilibrium are 0, and its energy is E less its tangent at (x0, a0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ebmrun.theory.coordinates import Batch, Coordinates, Drive, FreeEquilibrium, Start, Term, first
+from ebmrun.theory.energies.energy import Energy, ExactDisplacement, Subtraction
+from ebmrun.theory.network import Network
+from ebmrun.theory.nudge import Weights
+
+
+class Displacement(Coordinates):
+    """u = x - x0; a drive is the increment a - a0, and messages are those beyond the free ones."""
+
+    relative = True
+
+    def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
+        super().__init__(network, energy, free)
+        self.exact = isinstance(energy, ExactDisplacement)
+        self.form = energy if isinstance(energy, ExactDisplacement) else Subtraction(energy)
+        self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
+                        for edges in self.edges]
+
+    def start(self) -> Start:
+        free, zeros = self.free, [torch.zeros_like(x) for x in self.free.states]
+        drives = [Drive(torch.zeros_like(drive.a), drive.pieces, x) for drive, x in zip(free.drives, free.states)]
+        return zeros, drives, [self.input, *zeros[:-1]]
+
+    def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
+        pieces, parts = list(self.free.drives[l].pieces), []
+        for edge, ((source, affine), anchor) in enumerate(zip(self.edges[l], self.anchors[l])):
+            if source:  # the input does not move
+                increment, pieces[edge] = affine.increment(signals[source], anchor)
+                parts.append(increment)
+        return Drive(sum(parts[1:], parts[0]), tuple(pieces), self.free.states[l])
+
+    def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
+        x0, a0, t0 = self.free.states[l], self.free.drives[l].a, self.free.messages[l]
+        return self.form.displacement(x0, a0, t0, drive.a, t, self.activations[l])
+
+    def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
+        x0, a0 = self.free.states[l], self.free.drives[l].a
+        return self.form.displacement_feedback(x0, a0, u, drive.a, self.activations[l])
+
+    def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
+        """J^T (m0 + dm) - J0^T m0, where the map has changed its piece; elsewhere J^T dm."""
+        affine, piece, before = self.edges[l][edge][1], drive.pieces[edge], self.free.drives[l].pieces[edge]
+        if piece is None or before is None:
+            return affine.adjoint(message)
+        switched = torch.where(piece == before, 0, self.free.feedback[l])
+        return affine.adjoint(message + switched, piece) - affine.adjoint(switched, before)
+
+    def terms(
+        self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
+    ) -> Iterator[Term]:
+        """m_k x_k - m0 x0 = (m_k - m0) x_k + m0 (x_k - x0), for weights that sum to 0 with that of the free node."""
+        source, piece, n = self.edges[l][edge][0], drive.pieces[edge], len(self.free.inputs)
+        if not source:
+            yield Term(weights.sum(message), self.free.inputs, first(piece, n))
+            return
+        below = self.free.states[source - 1] + signals[source]
+        m0, before = self.free.feedback[l][:n], self.free.drives[l].pieces[edge]
+        if piece is None or before is None:
+            yield Term(weights.rows(message), below, None)
+        else:
+            switched = torch.where(piece == before, 0, self.free.feedback[l])
+            yield Term(weights.rows(message + switched), below, piece)
+            yield Term(weights.rows(-switched), below, before)
+        yield Term(weights.scale * m0, weights.shift(signals[source]), first(before, n), constant=False)

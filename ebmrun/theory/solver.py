@@ -1,0 +1,162 @@
+"""Who drives the dynamics: how far a step goes, where the next begins, and when an equilibrium is reached."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ebmrun.errors import ConfigError, Diverged
+from ebmrun.theory.anderson import Anderson
+from ebmrun.theory.coordinates import Batch, Coordinates, State
+from ebmrun.theory.nudge import Pull
+from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
+
+CHOICES = {
+    "order": ("sweep", "synchronous"),
+    "coordinates": ("error", "state"),
+    "acceleration": ("none", "anderson"),
+}
+
+SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
+
+
+@dataclass
+class Relaxation:
+    """How to relax: layer by layer (``sweep``) or all at once (``synchronous``), by ``step_size`` in (0, 2] of the way
+    to each answer, in ``coordinates`` of one kind or the other, with or without ``acceleration``. Raises ConfigError
+    for values out of range.
+
+    ``tol`` (0 or more) bounds the residual: the largest over layers of ||answer - u|| / ||moved - start||; 0 runs
+    ``max_steps`` (1 or more) in any case. ``free_steps`` bounds a free phase that has to settle (null: ``max_steps``).
+    The residual is read every ``check_every`` steps. ``frozen`` takes a single sweep, with drives, slopes and the
+    cost's gradient held at the forward pass, and reads messages there; it has no residual.
+    """
+
+    order: str = "sweep"
+    coordinates: str = "error"
+    frozen: bool = False
+    acceleration: str = "none"
+    step_size: float = 1.0
+    tol: float = 1e-3
+    max_steps: int = 100
+    free_steps: int | None = None
+    check_every: int = 1
+
+    def __post_init__(self) -> None:
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ConfigError(f"relax.{key}={getattr(self, key)} is unknown: choose one of {', '.join(choices)}")
+        if not 0 < self.step_size <= 2:
+            raise ConfigError(f"relax.step_size={self.step_size} must lie in (0, 2]: 1 moves a state all the way")
+        if not (self.tol >= 0 and math.isfinite(self.tol)):
+            raise ConfigError(f"relax.tol={self.tol} must be 0 or a positive number: try 1e-3")
+        for key in ("max_steps", "free_steps", "check_every"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ConfigError(f"relax.{key}={getattr(self, key)} must be 1 or more")
+        for key, needed in (("order", "sweep"), ("step_size", 1), ("acceleration", "none")):
+            if self.frozen and getattr(self, key) != needed:
+                raise ConfigError(f"relax.{key}={getattr(self, key)} has no use in the single sweep of relax.frozen: "
+                                  f"set relax.{key}={needed}")
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """The last step of a relaxation, and how many there were; the residual, and whether it met the tolerance (None
+    where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers."""
+
+    last: Step
+    steps: int
+    residual: float | None = None
+    converged: bool | None = None
+    drowned: int | None = None
+
+
+def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
+    """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
+    if how.frozen:
+        return Relaxed(held_pass(space, pull), 1)
+    dynamics = steps(space, pull, how.order == "sweep", how.step_size)
+    acceleration = Anderson() if how.acceleration == "anderson" else None
+    proposal: Proposal | None = None
+    for count in range(1, max_steps + 1):
+        step = dynamics.send(proposal) if count > 1 else next(dynamics)
+        # After the first step the displacement is that step itself, and its residual says nothing.
+        if count == max_steps or (how.tol and count > 1 and count % how.check_every == 0):
+            found, drowned = residual(space, step, pull)
+            if math.isnan(found):
+                raise diverged(space, step, count, how)
+            if found <= how.tol or count == max_steps:
+                return Relaxed(step, count, found, found <= how.tol, drowned if found >= (how.tol or 1) else None)
+        if acceleration:
+            proposal = Proposal(acceleration.propose(step.before, step.moved), how.step_size)
+    raise AssertionError("unreachable: the last step returns")
+
+
+def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:
+    """The step whose signals and messages the learning rule multiplies.
+
+    A held pass and a converged sweep have them at hand, the latter within its tolerance. Otherwise they are taken at
+    the states that were reached, so that they are the derivatives of the energy there, not one step before.
+    """
+    at_hand = how.frozen or (how.order == "sweep" and phase.converged)
+    return phase.last if at_hand else arrived(space, phase.last)
+
+
+def residual(space: Coordinates, step: Step, pull: Pull) -> tuple[float, int | None]:
+    """The largest over layers of ||answer - u|| / ||moved - start||, and the layer whose digits it rests on, if they
+    are lost; NaN where a state is no number.
+
+    Where a variable holds the whole state, half a digit of that counts as left to move under a nudge, and everywhere
+    the smallest number that there is: what is below it cannot be seen. A layer that has not moved counts 1, unless
+    nothing pulls on it (``silent``).
+    """
+    moved = torch._foreach_sub(step.moved, space.free.states) if isinstance(space, State) else step.moved
+    blurred = not (space.exact or pull.rests)
+    gaps = torch._foreach_sub(step.answers, list(step.before))
+    norms = _norms([*gaps, *moved, *(space.free.states if blurred else [])])
+    if not all(map(math.isfinite, norms)):
+        return math.nan, None
+    depth = len(moved)
+    info = torch.finfo(moved[0].dtype)
+    half, least = info.eps / 2 if blurred else 0.0, info.tiny * info.eps
+    worst, drowned = 0.0, None
+    for l, (gap, way, digit) in enumerate(zip(norms, norms[depth:], norms[2 * depth :] or [0.0] * depth)):
+        digit = half * digit + least * math.sqrt(moved[l].numel())
+        left = max(gap, digit) / way if way else float(gap > 0 or not (pull.rests or silent(space, step, l)))
+        if left > worst:
+            worst, drowned = left, l if digit >= gap else None
+    return worst, drowned
+
+
+def silent(space: Coordinates, step: Step, l: int) -> bool:
+    """Whether a layer that has not moved has no reason to: its message is zero and none that was lost on its way, each
+    layer above having sent zero for a slope of zero or for being silent itself; or its own slope is zero."""
+    info = torch.finfo(step.moved[l].dtype)
+    counts = info.tiny / info.eps  # a number with all its digits
+    message = step.messages[l]
+    if message is None:
+        return True
+    size = float(message.abs().max())
+    if size > 0:
+        return space.exact and size > counts
+    above = [m for m, edges in enumerate(space.edges) for source, _ in edges if source == l + 1]
+    return all(float(step.feedback[m].abs().max()) == 0 and
+               (float(step.moved[m].abs().max()) > counts or silent(space, step, m)) for m in above)
+
+
+def _norms(parts: list[Batch]) -> list[float]:
+    """Euclidean norms, with one wait for the device; with a second one where a square may be out of range, or is 0."""
+    norms = torch.stack(torch._foreach_norm(parts)).tolist()
+    if all(SQUARABLE[0] < norm < SQUARABLE[1] for norm in norms):
+        return norms
+    return torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
+
+
+def diverged(space: Coordinates, step: Step, count: int, how: Relaxation) -> Diverged:
+    """The error that names the layer nearest to the output whose residual is no number, and the step size."""
+    sizes = [torch.linalg.vector_norm(answer, dtype=torch.float64) for answer in step.answers]
+    layer = next((l for l in reversed(range(len(sizes))) if not sizes[l].isfinite()), 0)
+    return Diverged(f"the relaxation diverged at layer {layer + 1} within {count} steps with relax.step_size="
+                    f"{how.step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
