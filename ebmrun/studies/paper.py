@@ -153,7 +153,7 @@ class Inference:
         """Energies, and the distance of the gradient from the goal, before inference and after 1..length steps."""
         yield self.energies(self.free.states) | {"distance": distance([torch.zeros_like(g) for g in goal], goal)}
         how, space = self.learning.relaxation, self.space
-        for step in islice(steps(space, self.pull, how.order == "sweep", how.step_size), length):
+        for step in islice(steps(space, self.pull, how.order, how.step_size), length):
             at = arrived(space, step)
             yield self.energies(self.states(space, at)) | {"distance": distance(self.gradients(at), goal)}
 

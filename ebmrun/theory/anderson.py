@@ -27,7 +27,8 @@ class Anderson:
     does not yet shrink at the rate of the slowest. The last ratio, less a tenth that a jump has to gain, forecasts what
     plain steps would reach. When g exceeds the forecast, the example takes the plain step instead that it had then, and
     only plain steps from there on. A forecast is no bound: plain steps that speed up later, or that would have settled
-    in another equilibrium, may still arrive first.
+    in another equilibrium, may still arrive first; and so may those that hold units on kinks, whose feedback is a
+    variable that is not extrapolated.
     """
 
     def __init__(self) -> None:

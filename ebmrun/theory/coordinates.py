@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,8 @@ class Term(NamedTuple):
 class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
-    ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0.
+    ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0,
+    ``kinked`` that feedback may jump.
     """
 
     exact = False
@@ -94,6 +96,7 @@ class Coordinates(ABC):
         nodes = len(free.states[0]) // len(free.inputs) if network.adds_input else 1
         self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
         # gamma^(h_k - h_l) for each edge from layer k to layer l
+        self.kinked = energy.jumps and not self.relative and any(f.kinks for f in self.activations)
         self.gains = [[energy.feedback_gain**drop for drop in drops] for drops in network.drops]
 
     @abstractmethod
@@ -113,6 +116,10 @@ class Coordinates(ABC):
         """The message that layer l sends down."""
 
     @abstractmethod
+    def beside(self, l: int, drive: Drive, a: Batch) -> Drive:
+        """The drive with another sum ``a``, at the same variable."""
+
+    @abstractmethod
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         """What a message of layer l is below one of its maps: J^T message, J being the map's linear part."""
 
@@ -121,6 +128,32 @@ class Coordinates(ABC):
         self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
     ) -> Iterator[Term]:
         """The learning rule of one map: terms that add up to scale sum_k w_k (dA/dtheta)^T m_l at the nodes k."""
+
+    def rest(self, l: int) -> Batch:
+        """The message that u_l answers where it starts."""
+        if self.free.messages and not self.relative:
+            return self.free.messages[l]
+        return torch.zeros_like(self.free.states[l])
+
+    @cached_property
+    def compliances(self) -> list[Batch | None]:
+        """By how much the drive of each unit gives way to its own feedback, through the states that it hears: the sum
+        of gamma^(h_k - h_l) J^2, of shape (1, ...); None for a layer that hears the input alone."""
+        found: list[Batch | None] = []
+        for edges, gains in zip(self.edges, self.gains):
+            parts = [gain * affine.variance(self.input.new_ones(1, *affine.shape))
+                     for (source, affine), gain in zip(edges, gains) if source]
+            found.append(sum(parts[1:], parts[0]) if parts else None)
+        return found
+
+    def total(self, l: int, drive: Drive) -> Batch:
+        """a_l."""
+        return drive.a
+
+    def rested(self, l: int, drive: Drive) -> Batch:
+        """respond(a_l, 0)."""
+        a = self.total(l, drive)
+        return self.energy.respond(a, torch.zeros_like(a), self.activations[l])
 
     def state(self, u: Batch, drive: Drive) -> Batch:
         """x_l."""
@@ -173,6 +206,9 @@ class State(Coordinates):
     def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
         return self.energy.feedback(u, drive.a, self.activations[l])
 
+    def beside(self, l: int, drive: Drive, a: Batch) -> Drive:
+        return Drive(a, drive.pieces, drive.origin)
+
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         return self.edges[l][edge][1].adjoint(message, drive.pieces[edge])
 
@@ -209,6 +245,12 @@ class Error(Coordinates):
 
     def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
         return self.form.error_feedback(u, drive.a, drive.origin, self.activations[l])
+
+    def beside(self, l: int, drive: Drive, a: Batch) -> Drive:
+        return Drive(a, drive.pieces, self.activations[l](a))
+
+    def rested(self, l: int, drive: Drive) -> Batch:
+        return drive.origin
 
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         return self.edges[l][edge][1].adjoint(message, drive.pieces[edge])

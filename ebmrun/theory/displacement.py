@@ -25,6 +25,8 @@ class Displacement(Coordinates):
         super().__init__(network, energy, free)
         self.exact = isinstance(energy, ExactDisplacement)
         self.form = energy if isinstance(energy, ExactDisplacement) else Subtraction(energy)
+        self.increments = [self.form.around(x0, drive.a, t0, f) for x0, drive, t0, f in zip(
+            free.states, free.drives, free.messages, self.activations)]
         self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
                         for edges in self.edges]
 
@@ -42,12 +44,17 @@ class Displacement(Coordinates):
         return Drive(sum(parts[1:], parts[0]), tuple(pieces), self.free.states[l])
 
     def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
-        x0, a0, t0 = self.free.states[l], self.free.drives[l].a, self.free.messages[l]
-        return self.form.displacement(x0, a0, t0, drive.a, t, self.activations[l])
+        return self.increments[l](drive.a, t)
 
     def feedback(self, l: int, u: Batch, drive: Drive) -> Batch:
         x0, a0 = self.free.states[l], self.free.drives[l].a
         return self.form.displacement_feedback(x0, a0, u, drive.a, self.activations[l])
+
+    def beside(self, l: int, drive: Drive, a: Batch) -> Drive:
+        return Drive(a, drive.pieces, drive.origin)
+
+    def total(self, l: int, drive: Drive) -> Batch:
+        return self.free.drives[l].a + drive.a
 
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         """J^T (m0 + dm) - J0^T m0, where the map has changed its piece; elsewhere J^T dm."""

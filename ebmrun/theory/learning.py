@@ -82,7 +82,8 @@ class EnergyLearning:
         strengths = self.nudge.strengths
         space = self.coordinates(network, free.repeat(len(strengths)))
         pull = Pull.stacked(self.cost, y, strengths)
-        nudged = relax(space, pull, self.relaxation, self.relaxation.max_steps)
+        how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
+        nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
         phases = [nudged] if phase is None else [phase, nudged]

@@ -17,15 +17,19 @@ from typing import NamedTuple
 import torch
 
 from ebmrun.theory.coordinates import Batch, Coordinates, Drive
+from ebmrun.theory.kinks import Held, Softness, balanced
 from ebmrun.theory.nudge import Pull
 
 Size = float | Batch  # of a step: one number, or one a row
+
+UNBALANCED = 2  # first steps, which mostly reach the equilibrium where no unit comes to a kink
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step, layer by layer: the variables before, what they should be by drive and message, and those moved to; the
-    drives and the signals that made them; the messages heard and the feedback sent. A clamped output hears nothing."""
+    drives and the signals that made them; the messages heard, the feedback sent, and the units that a kink holds. A
+    clamped output hears nothing."""
 
     before: Sequence[Batch]
     answers: list[Batch]
@@ -34,6 +38,12 @@ class Step:
     signals: list[Batch]
     messages: list[Batch | None]
     feedback: list[Batch]
+    held: list[Held]
+
+    @property
+    def answered(self) -> list[Batch]:
+        """The messages of the layers that move."""
+        return [message for message in self.messages if message is not None]
 
 
 class Proposal(NamedTuple):
@@ -55,11 +65,13 @@ def ascend(space: Coordinates, u: Sequence[Batch], still: Sequence[Drive]) -> tu
 
 
 def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull, sweeps: bool,
-            sizes: Sequence[Size]) -> Step:
-    """One pass down: moves every layer by its step and sends its message along its edges."""
+            sizes: Sequence[Size], before: Sequence[Batch] | None = None, softness: Softness = 1.0) -> Step:
+    """One pass down: moves every layer by its step and sends its message along its edges; where the feedback ``before``
+    is given, with units balanced on their kinks."""
     top, edges, gains = len(u) - 1, space.edges, space.gains
     moved, answers, feedback = list(u), list(u), list(u)
     messages: list[Batch | None] = [None] * len(u)
+    held: list[Held] = [None] * len(u)
     for l in range(top, -1, -1):
         drive = drives[l]
         if l == top and pull.clamps:
@@ -70,24 +82,45 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
                 t = messages[l] = pull.message(space.state(u[l], drive))
             answers[l], size = space.respond(l, drive, t), sizes[l]
             moved[l] = answers[l] if isinstance(size, float) and size == 1 else torch.lerp(u[l], answers[l], size)
-        feedback[l] = space.feedback(l, moved[l] if sweeps else u[l], drive)
+        sender = moved[l] if sweeps else u[l]
+        feedback[l] = space.feedback(l, sender, drive)
+        if before is not None:
+            feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before[l], softness)
         for edge, ((source, _), gain) in enumerate(zip(edges[l], gains[l])):
             if source:
                 message, heard = space.down(l, edge, feedback[l], drive), messages[source - 1]
                 message = message if gain == 1 else gain * message
                 messages[source - 1] = message if heard is None else heard + message
-    return Step(u, answers, moved, drives, signals, messages, feedback)
+    return Step(u, answers, moved, drives, signals, messages, feedback, held)
 
 
-def steps(space: Coordinates, pull: Pull, sweeps: bool, step_size: float) -> Generator[Step, Proposal | None]:
-    """The dynamics from the free equilibrium that the coordinates start at, step by step without end. Send it a
-    proposal to go on from elsewhere, or by steps of another size."""
+def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull,
+                   sizes: Sequence[Size], before: Sequence[Batch] | None) -> Step:
+    """The layers of even height all at once, and then, with drives refreshed, those of odd height."""
+    even = [height % 2 == 0 for height in space.network.heights]
+    now, then = zip(*((size, 0.0) if e else (0.0, size) for e, size in zip(even, sizes)))
+    first = descend(space, u, drives, signals, pull, False, now, before)
+    drives, signals = ascend(space, first.moved, drives)
+    second = descend(space, first.moved, drives, signals, pull, False, then, before and first.feedback)
+    return replace(second, before=u, answers=[a if e else b for e, a, b in zip(even, first.answers, second.answers)],
+                   messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
+
+
+def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Generator[Step, Proposal | None]:
+    """The dynamics from the free equilibrium that the coordinates start at, step by step without end: the layers one
+    after another (``sweep``), every other layer (``even_odd``), or all at once (``synchronous``). Send it a proposal to
+    go on from elsewhere, or by steps of another size."""
     start, still, signals = space.start()
     u: Sequence[Batch] = start
-    drives = still
+    drives, count, before = still, 0, None
     while True:
-        sizes = [step_size] * (len(u) - 1) + [step_size * pull.step if sweeps else step_size]
-        step = descend(space, u, drives, signals, pull, sweeps, sizes)
+        sizes = [step_size] * (len(u) - 1) + [step_size if order == "synchronous" else step_size * pull.step]
+        if order == "even_odd":
+            step = in_two_colours(space, u, drives, signals, pull, sizes, before)
+        else:
+            step = descend(space, u, drives, signals, pull, order == "sweep", sizes, before)
+        count += 1
+        before = step.feedback if space.kinked and count >= UNBALANCED else None
         proposal = yield step
         u, step_size = proposal or (step.moved, step_size)
         drives, signals = ascend(space, u, still)
@@ -105,4 +138,7 @@ def arrived(space: Coordinates, step: Step) -> Step:
     of the energy."""
     drives, signals = ascend(space, step.moved, step.drives)
     feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(step.moved)]
+    if any(each is not None for each in step.held):
+        feedback = [balanced(space, l, u, drives[l], feedback[l], step.feedback[l], 1.0)[0]
+                    for l, u in enumerate(step.moved)]
     return replace(step, before=step.moved, drives=drives, signals=signals, feedback=feedback)

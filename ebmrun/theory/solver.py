@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.theory.anderson import Anderson
+from ebmrun.theory.conjugate import conjugate_steps
 from ebmrun.theory.coordinates import Batch, Coordinates, State
 from ebmrun.theory.nudge import Pull
+from ebmrun.theory.over_relaxation import OverRelaxation
 from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
 
 CHOICES = {
-    "order": ("sweep", "synchronous"),
+    "order": ("sweep", "even_odd", "synchronous"),
     "coordinates": ("error", "state"),
-    "acceleration": ("none", "anderson"),
+    "acceleration": ("none", "adaptive", "conjugate", "anderson"),
 }
 
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
@@ -24,14 +27,20 @@ SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are ta
 
 @dataclass
 class Relaxation:
-    """How to relax: layer by layer (``sweep``) or all at once (``synchronous``), by ``step_size`` in (0, 2] of the way
-    to each answer, in ``coordinates`` of one kind or the other, with or without ``acceleration``. Raises ConfigError
+    """How to relax: layer by layer (``sweep``), every other layer (``even_odd``) or all at once (``synchronous``), by
+    ``step_size`` in (0, 2] of the way to each answer, in ``coordinates`` of one kind or the other. Raises ConfigError
     for values out of range.
 
+    ``acceleration`` of sweeps: ``adaptive`` finds the step size by itself, from ``step_size`` on, and hands what
+    settles slowly to ``conjugate``, conjugate gradients of the energy, which any nudge may take; ``anderson``
+    extrapolates.
+
     ``tol`` (0 or more) bounds the residual: the largest over layers of ||answer - u|| / ||moved - start||; 0 runs
-    ``max_steps`` (1 or more) in any case. ``free_steps`` bounds a free phase that has to settle (null: ``max_steps``).
-    The residual is read every ``check_every`` steps. ``frozen`` takes a single sweep, with drives, slopes and the
-    cost's gradient held at the forward pass, and reads messages there; it has no residual.
+    ``max_steps`` (1 or more) in any case. Where a unit rests on a kink, its feedback between both sides is one more
+    variable, and what its change does to the answers below is a part of the residual: 'converged' then speaks of the
+    minimum on the kink. ``free_steps`` bounds a free phase that has to settle (null: ``max_steps``). The residual is
+    read every ``check_every`` steps. ``frozen`` takes a single sweep, with drives, slopes and the cost's gradient held
+    at the forward pass, and reads messages there; it has no residual.
     """
 
     order: str = "sweep"
@@ -59,15 +68,21 @@ class Relaxation:
             if self.frozen and getattr(self, key) != needed:
                 raise ConfigError(f"relax.{key}={getattr(self, key)} has no use in the single sweep of relax.frozen: "
                                   f"set relax.{key}={needed}")
+        for key, needed, useless in (("order", "sweep", ("adaptive", "conjugate")), ("step_size", 1, ("conjugate",))):
+            if self.acceleration in useless and getattr(self, key) != needed:
+                raise ConfigError(f"relax.{key}={getattr(self, key)} has no use with relax.acceleration="
+                                  f"{self.acceleration}: set relax.{key}={needed}")
 
 
 @dataclass(frozen=True)
 class Relaxed:
     """The last step of a relaxation, and how many there were; the residual, and whether it met the tolerance (None
-    where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers."""
+    where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers, ``how``
+    the way of the last step, for another relaxation of the same network to go on by."""
 
     last: Step
     steps: int
+    how: Relaxation
     residual: float | None = None
     converged: bool | None = None
     drowned: int | None = None
@@ -76,21 +91,34 @@ class Relaxed:
 def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
-        return Relaxed(held_pass(space, pull), 1)
-    dynamics = steps(space, pull, how.order == "sweep", how.step_size)
-    acceleration = Anderson() if how.acceleration == "anderson" else None
+        return Relaxed(held_pass(space, pull), 1, how)
+    if how.acceleration == "conjugate":
+        dynamics = conjugate_steps(space, pull)
+    else:
+        dynamics = steps(space, pull, how.order, how.step_size)
+    anderson = Anderson() if how.acceleration == "anderson" else None
+    over = OverRelaxation(how.step_size) if how.acceleration == "adaptive" else None
     proposal: Proposal | None = None
     for count in range(1, max_steps + 1):
-        step = dynamics.send(proposal) if count > 1 else next(dynamics)
+        step = dynamics.send(proposal) if proposal else next(dynamics)
+        proposal = None
         # After the first step the displacement is that step itself, and its residual says nothing.
-        if count == max_steps or (how.tol and count > 1 and count % how.check_every == 0):
-            found, drowned = residual(space, step, pull)
-            if math.isnan(found):
+        if count == max_steps or over or (how.tol and count > 1 and count % how.check_every == 0):
+            left = residual(space, step, pull)
+            if math.isnan(left.residual):
                 raise diverged(space, step, count, how)
-            if found <= how.tol or count == max_steps:
-                return Relaxed(step, count, found, found <= how.tol, drowned if found >= (how.tol or 1) else None)
-        if acceleration:
-            proposal = Proposal(acceleration.propose(step.before, step.moved), how.step_size)
+            if count == max_steps or (left.residual <= how.tol and count > 1):
+                lost = left.drowned if left.residual >= (how.tol or 1) else None
+                return Relaxed(step, count, how, left.residual, left.residual <= how.tol, lost)
+            if over:
+                over.follow(over.step_size * left.gap)
+                how = replace(how, step_size=over.step_size)
+                proposal = Proposal(step.moved, over.step_size)
+                if over.slow:
+                    how, over, proposal = replace(how, acceleration="conjugate", step_size=1.0), None, None
+                    dynamics = conjugate_steps(space, pull, step)
+        if anderson:
+            proposal = Proposal(anderson.propose(step.before, step.moved), how.step_size)
     raise AssertionError("unreachable: the last step returns")
 
 
@@ -104,21 +132,29 @@ def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:
     return phase.last if at_hand else arrived(space, phase.last)
 
 
-def residual(space: Coordinates, step: Step, pull: Pull) -> tuple[float, int | None]:
-    """The largest over layers of ||answer - u|| / ||moved - start||, and the layer whose digits it rests on, if they
-    are lost; NaN where a state is no number.
+class Left(NamedTuple):
+    """What a step leaves to do: the residual, the layer whose digits it rests on, if they are lost, and ||answer - u||
+    over all layers."""
+
+    residual: float
+    drowned: int | None
+    gap: float
+
+
+def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
+    """The largest over layers of ||answer - u|| / ||moved - start||; NaN where a state is no number.
 
     Where a variable holds the whole state, half a digit of that counts as left to move under a nudge, and everywhere
     the smallest number that there is: what is below it cannot be seen. A layer that has not moved counts 1, unless
     nothing pulls on it (``silent``).
     """
-    moved = torch._foreach_sub(step.moved, space.free.states) if isinstance(space, State) else step.moved
+    depth, states = len(step.answers), space.free.states
+    moved = torch._foreach_sub(step.moved, states) if isinstance(space, State) else step.moved
     blurred = not (space.exact or pull.rests)
     gaps = torch._foreach_sub(step.answers, list(step.before))
-    norms = _norms([*gaps, *moved, *(space.free.states if blurred else [])])
+    norms = _norms([*gaps, *moved, *(states if blurred else [])], depth - 1 if pull.clamps else None)
     if not all(map(math.isfinite, norms)):
-        return math.nan, None
-    depth = len(moved)
+        return Left(math.nan, None, math.nan)
     info = torch.finfo(moved[0].dtype)
     half, least = info.eps / 2 if blurred else 0.0, info.tiny * info.eps
     worst, drowned = 0.0, None
@@ -127,7 +163,7 @@ def residual(space: Coordinates, step: Step, pull: Pull) -> tuple[float, int | N
         left = max(gap, digit) / way if way else float(gap > 0 or not (pull.rests or silent(space, step, l)))
         if left > worst:
             worst, drowned = left, l if digit >= gap else None
-    return worst, drowned
+    return Left(worst, drowned, math.hypot(*norms[:depth]))
 
 
 def silent(space: Coordinates, step: Step, l: int) -> bool:
@@ -146,10 +182,11 @@ def silent(space: Coordinates, step: Step, l: int) -> bool:
                (float(step.moved[m].abs().max()) > counts or silent(space, step, m)) for m in above)
 
 
-def _norms(parts: list[Batch]) -> list[float]:
-    """Euclidean norms, with one wait for the device; with a second one where a square may be out of range, or is 0."""
+def _norms(parts: list[Batch], clamped: int | None) -> list[float]:
+    """Euclidean norms, with one wait for the device; with a second one where a square may be out of range, or is 0, as
+    the gap of a ``clamped`` output is once it has its target."""
     norms = torch.stack(torch._foreach_norm(parts)).tolist()
-    if all(SQUARABLE[0] < norm < SQUARABLE[1] for norm in norms):
+    if all(SQUARABLE[0] < norm < SQUARABLE[1] or (i == clamped and norm == 0) for i, norm in enumerate(norms)):
         return norms
     return torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
 

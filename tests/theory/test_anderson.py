@@ -105,6 +105,8 @@ def drawn(seed: int) -> tuple[Network, Energy, Nudge, dict]:
     hidden = [draw.randint(2, 16) for _ in range(draw.randint(0, 9))]
     activation = draw.choice(["hard_sigmoid", "tanh", "sigmoid", "relu"])
     energy = draw.choice([Predictive, Hopfield, Lifted])(draw.choice([0.3, 0.6, 1.0]))
+    if energy.jumps:  # units that kinks hold are no part of the promise
+        activation = "tanh"
     nudge = stencil(draw.choice(["one_sided", "centered", "fourth_order", "clamped"]), 10 ** draw.uniform(-4, 0))
     how = {"tol": 10 ** draw.uniform(-10, -2), "coordinates": draw.choice(["error", "state"]), "max_steps": 100}
     network = mlp((6,), 3, hidden, activation, "identity", draw.choice([1.0, math.sqrt(3)]))

@@ -37,7 +37,7 @@ def test_the_rule_where_winners_of_maxima_change(name, coordinates):
         stacked = free.repeat(len(weights))
         shifts = [0.1 * torch.randn(s.shape, generator=draw, dtype=s.dtype) for s in stacked.states]
         space = learning.coordinates(network, stacked)
-        step = next(steps(space, Pull.stacked(learning.cost, y, learning.nudge.strengths), True, 1.0))
+        step = next(steps(space, Pull.stacked(learning.cost, y, learning.nudge.strengths), "sweep", 1.0))
         moved = [s + d for s, d in zip(stacked.states, shifts)] if coordinates == "state" else shifts
         at = arrived(space, replace(step, moved=moved))
         found = learning.learning_rule(space, at)

@@ -7,6 +7,7 @@ softmax, which couples the units of an example and so belongs at the output.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +31,10 @@ class Activation(ABC):
     @abstractmethod
     def increment(self, a: Batch, d: Batch) -> Batch:
         """f(a + d) - f(a) to within round-off of d, however small d is."""
+
+    def around(self, a: Batch) -> Callable[[Batch], Batch]:
+        """``increment`` at a, for many d."""
+        return lambda d: self.increment(a, d)
 
     @abstractmethod
     def primal(self, x: Batch) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -94,7 +95,11 @@ class Clip(Activation):
         return torch.ops.aten.hardtanh_backward(v, y, self.low, self.high)
 
     def increment(self, a: Batch, d: Batch) -> Batch:
-        return d.clamp(torch.rsub(a, self.low), torch.rsub(a, self.high)) + (a - a.clamp(self.low, self.high))
+        return self.around(a)(d)
+
+    def around(self, a: Batch) -> Callable[[Batch], Batch]:
+        low, high, outside = torch.rsub(a, self.low), torch.rsub(a, self.high), a - a.clamp(self.low, self.high)
+        return lambda d: d.clamp(low, high) + outside
 
     def primal(self, x: Batch) -> Batch:
         return torch.where((x >= self.low) & (x <= self.high), x.square() / 2, math.inf)

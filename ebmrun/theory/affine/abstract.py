@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ In = Float[Tensor, "batch *inputs"]
 Out = Float[Tensor, "batch *outputs"]
 Anchor = Float[Tensor, "batch ..."] | None
 Piece = Int64[Tensor, "_ ..."] | None  # the affine piece that each example lies on; None for an affine map
+
+PROBES = 64  # which leave a sixth of a variance uncertain
 
 
 class Map(nn.Module, ABC):
@@ -58,6 +61,15 @@ class Map(nn.Module, ABC):
     def increment(self, dx: In, anchor: Anchor = None) -> tuple[Out, Piece]:
         """A(x0 + dx) - A(x0) to within round-off of dx, however small dx is, and the piece of x0 + dx."""
 
+    @abstractmethod
+    def tangent(self, dx: In, piece: Piece = None) -> Out:
+        """J dx, with J of ``piece``."""
+
+    @abstractmethod
+    def variance(self, v: In) -> Out:
+        """sum_j J_ij^2 v_j, the variance of outputs for independent inputs of variance v; or a bound on it from above,
+        as where maps are composed."""
+
 
 class AffineMap(Map):
     """A map of one piece, whose increments no x0 changes."""
@@ -74,6 +86,17 @@ class AffineMap(Map):
     def increment(self, dx: In, anchor: Anchor = None) -> tuple[Out, Piece]:
         return self.linear(dx), None
 
+    @final
+    def tangent(self, dx: In, piece: Piece = None) -> Out:
+        return self.linear(dx)
+
     @abstractmethod
     def linear(self, dx: In) -> Out:
         """J dx."""
+
+    def variance(self, v: In) -> Out:
+        """By the mean of (J z)^2 for random signs z of sqrt(v), where a map does not know its entries."""
+        draw = torch.Generator().manual_seed(0)
+        signs = torch.randint(2, (len(v), PROBES, *self.shape), generator=draw).to(v) * 2 - 1
+        z = (signs * v.sqrt()[:, None]).flatten(0, 1)
+        return self.linear(z).square().view(len(v), PROBES, *self.output_shape).mean(1)

@@ -59,6 +59,11 @@ class Chain(AffineMap):
                 message = self.maps[i].adjoint(message)
         return gradients
 
+    def variance(self, v: In) -> Out:
+        for each in self.maps:
+            v = each.variance(v)
+        return v
+
 
 @final
 class Wrapped(AffineMap):

@@ -32,6 +32,9 @@ class Skip(AffineMap):
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
         return []
 
+    def variance(self, v: In) -> Out:
+        return v
+
 
 @final
 class Linear(AffineMap):
@@ -59,3 +62,6 @@ class Linear(AffineMap):
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
         bias = message.sum(0) if constant else torch.zeros_like(self.bias)
         return [torch.mm(message.t(), x.flatten(1)), bias]
+
+    def variance(self, v: In) -> Out:
+        return F.linear(v.flatten(1), self.weight.square())

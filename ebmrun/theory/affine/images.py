@@ -46,6 +46,9 @@ class Conv2d(AffineMap):
         weight = conv2d_weight(x, self.weight.shape, message, self.stride, self.padding)
         return [weight, message.sum((0, 2, 3)) if constant else torch.zeros_like(self.bias)]
 
+    def variance(self, v: In) -> Out:
+        return F.conv2d(v, self.weight.square(), None, self.stride, self.padding)
+
 
 @final
 class AvgPool2d(AffineMap):
@@ -66,6 +69,9 @@ class AvgPool2d(AffineMap):
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
         return []
+
+    def variance(self, v: In) -> Out:
+        return self.forward(v)  # a bound however the inputs of a square depend on each other
 
 
 @final
@@ -95,6 +101,13 @@ class MaxPool2d(Map):
     def increment(self, dx: In, anchor: Anchor = None) -> tuple[Out, Piece]:
         assert anchor is not None, "increments of a maximum need their anchor"
         return self._winners(anchor + self.inner.linear(dx))
+
+    def tangent(self, dx: In, piece: Piece = None) -> Out:
+        assert piece is not None, "the linear part of a maximum depends on its piece"
+        return self.inner.linear(dx).flatten(2).gather(2, piece.flatten(2)).view(len(dx), *self.output_shape)
+
+    def variance(self, v: In) -> Out:
+        return F.max_pool2d(self.inner.variance(v), self.size)
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
         return self.inner.adjoint(self._unpool(message, piece))

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,11 +32,13 @@ class Energy(ABC):
     internal energy, which scales every message by gamma for each layer that it goes down (Xie & Seung 2003).
 
     ``feedforward`` declares that without a message the state is f(a) and sends no feedback, so that the forward pass is
-    the free equilibrium and has no gradient of its own. Raises ConfigError for another gain.
+    the free equilibrium and has no gradient of its own. ``jumps`` says that the feedback of a unit may jump where its
+    drive crosses a kink of f. Raises ConfigError for another gain.
     """
 
     feedback_gain: float = 1.0
     feedforward: ClassVar[bool] = False
+    jumps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         gain = self.feedback_gain
@@ -52,6 +56,22 @@ class Energy(ABC):
     @abstractmethod
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         """-dE/da."""
+
+    def tangent(
+        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    ) -> tuple[Batch, Batch]:
+        """Along da and dt, or with None for dt of a clamped state: by how much the state x = respond(a, t) changes to
+        first order, and the energy to second, <dx, E_xx dx + E_xa da> + <da, E_ax dx + E_aa da>, unit by unit.
+
+        By autograd of the value. Terms in the distance of x from rest = respond(a, 0) may be left out (Gauss-Newton).
+        """
+        with torch.enable_grad():
+            x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
+            by_x, by_a = torch.autograd.grad(self.value(x, a, f).sum(), (x, a), create_graph=True)
+            xx, xa = torch.autograd.grad(by_x.sum(), (x, a), retain_graph=True, materialize_grads=True)
+            aa = torch.autograd.grad(by_a.sum(), a, materialize_grads=True)[0]
+        dx = torch.zeros_like(x) if dt is None else (dt - xa * da) / xx
+        return dx, dx * (xx * dx + 2 * xa * da) + aa * da.square()
 
     def layer_gains(self, heights: list[int]) -> list[float]:
         """gamma^-h for layers of these heights. Raises ConfigError when the largest is no floating-point number."""
@@ -79,6 +99,10 @@ class ExactDisplacement(ABC):
     @abstractmethod
     def displacement(self, x0: Batch, a0: Batch, t0: Batch, da: Batch, dt: Batch, f: Activation) -> Batch:
         """respond(a0 + da, t0 + dt) - respond(a0, t0)."""
+
+    def around(self, x0: Batch, a0: Batch, t0: Batch, f: Activation) -> Callable[[Batch, Batch], Batch]:
+        """``displacement`` at a fixed point, for many da and dt."""
+        return lambda da, dt: self.displacement(x0, a0, t0, da, dt, f)
 
     @abstractmethod
     def displacement_feedback(self, x0: Batch, a0: Batch, dx: Batch, da: Batch, f: Activation) -> Batch:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+
 from ebmrun.theory.activations import Activation
 from ebmrun.theory.energies.energy import Batch, Energy, ExactDisplacement
 
@@ -9,6 +13,8 @@ from ebmrun.theory.energies.energy import Batch, Energy, ExactDisplacement
 class Hopfield(Energy, ExactDisplacement):
     """It sends its state down as it is, so that a free phase has to settle; that equilibrium tends to the forward pass
     as the feedback gain tends to 0 (Xie & Seung 2003)."""
+
+    jumps = False
 
     def value(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return f.primal(x) - x * a
@@ -19,8 +25,20 @@ class Hopfield(Energy, ExactDisplacement):
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return x
 
+    def tangent(
+        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    ) -> tuple[Batch, Batch]:
+        if dt is None:
+            return torch.zeros_like(x), torch.zeros_like(x)
+        dx = f.pullback(x, da + dt)
+        return dx, dx * (dt - da)
+
     def displacement(self, x0: Batch, a0: Batch, t0: Batch, da: Batch, dt: Batch, f: Activation) -> Batch:
         return f.increment(a0 + t0, da + dt)
+
+    def around(self, x0: Batch, a0: Batch, t0: Batch, f: Activation) -> Callable[[Batch, Batch], Batch]:
+        increment = f.around(a0 + t0)
+        return lambda da, dt: increment(da + dt)
 
     def displacement_feedback(self, x0: Batch, a0: Batch, dx: Batch, da: Batch, f: Activation) -> Batch:
         return dx
