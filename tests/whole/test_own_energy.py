@@ -78,6 +78,14 @@ def test_the_energy_of_the_readme_tends_to_backprop(command: Command) -> None:
     assert errors[1] == pytest.approx(predictive, rel=0.01)
 
 
+def test_the_energy_of_the_readme_keeps_its_digits_in_float32(command: Command) -> None:
+    # States in float32 would leave 1e-3 of so weak a displacement; the bias of the nudge is a tenth of that.
+    errors = [error_of_one_batch(command, "energy=mine", "arch.activation=tanh", "nudge.strength=1e-4",
+                                 f"precision={precision}", f"relax.tol={tol}")
+              for precision, tol in (("float32", "1e-5"), ("float64", "1e-12"))]
+    assert errors[0] == pytest.approx(errors[1], rel=0.02)
+
+
 def test_the_nudge_of_the_readme_is_of_third_order(command: Command) -> None:
     # A feedback gain below 1 keeps the equilibrium away from a bifurcation, near which only far weaker nudges are weak.
     errors = [error_of_one_batch(command, "algo=ep", "nudge=third_order", "alignment.reference=implicit",

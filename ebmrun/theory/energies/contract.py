@@ -79,7 +79,8 @@ def disagreements(energy: Energy, f: Activation) -> dict[str, float]:
 
 def require_consistent(energy: Energy, activations: dict[str, Activation]) -> None:
     """Raises ConfigError for an energy whose functions cannot be evaluated, that couples units where it leaves
-    ``respond`` to be derived, or whose functions disagree; then with the largest disagreement, for any of the units."""
+    ``respond`` to be derived, or whose functions disagree, for any of the units; then with the first that does, as the
+    later ones are held against ``feedback`` and ``respond``."""
     who = type(energy).__name__
     for name, f in activations.items():
         try:
@@ -93,11 +94,11 @@ def require_consistent(energy: Energy, activations: dict[str, Activation]) -> No
             raise ConfigError(f"{who} fails on random states of {name} units ({type(error).__name__}: "
                               f"{' '.join(str(error).split())}): mend it so that value(x, a, f) returns a number for "
                               "each unit or example, smooth and strictly convex in x") from error
-        worst = max(found, key=found.__getitem__)
-        if not found[worst] <= TOLERANCE:
-            mend = ("declare feedforward = False" if worst == "feedforward" else
+        wrong = next((function for function, gap in found.items() if not gap <= TOLERANCE), None)
+        if wrong:
+            mend = ("declare feedforward = False" if wrong == "feedforward" else
                     "mend it, or let ByValue derive it from value()")
-            raise ConfigError(f"{who}.{worst} contradicts its value() by {found[worst]:.2g} for {name} units: {mend}")
+            raise ConfigError(f"{who}.{wrong} contradicts its value() by {found[wrong]:.2g} for {name} units: {mend}")
 
 
 def is_unitwise(energy: Energy, f: Activation) -> bool:
