@@ -1,23 +1,28 @@
-"""The typed configuration: every key that the command line knows, with its type, its default and its range."""
+"""The typed configuration: every key that the command line knows, with its type, its default and its range.
+
+What is wrong with it is said before torch is loaded, which takes longer than all else here.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
-import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from ebmrun.data.sets import DatasetConfig
+from ebmrun.data.config import DatasetConfig
 from ebmrun.errors import ConfigError, no_such_key
-from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.solver import Relaxation
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.stencil import Nudge
 from ebmrun.training.wandb_client import LoggerConfig
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("float32", "float64")
 REFERENCES = ("backprop", "implicit", "both")
 
 
@@ -90,10 +95,12 @@ class Config:
 
     @property
     def dtype(self) -> torch.dtype:
-        return PRECISIONS[self.precision]
+        return dtype_of(self.precision)
 
     def torch_device(self) -> torch.device:
         """Where to run: ``auto`` takes CUDA if there is one. Raises ConfigError for a device that is not there."""
+        import torch
+
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device not in ("cpu", "cuda"):
@@ -102,6 +109,13 @@ class Config:
             raise ConfigError("device=cuda needs an NVIDIA GPU and a CUDA build of torch, and none was found: use "
                               "device=cpu")
         return torch.device(self.device)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of numbers of a precision."""
+    import torch
+
+    return cast("torch.dtype", getattr(torch, precision))
 
 
 ConfigStore.instance().store(name="schema", node=Config)

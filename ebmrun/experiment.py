@@ -24,6 +24,7 @@ from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contra
 from ebmrun.theory.learning import Algorithm, EnergyLearning
 from ebmrun.theory.network import Network, initialise, require_affine, require_owned
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.uncompiled import without_compiler
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     if len(each) != len(layers):
         raise ConfigError(f"optim.lr={rates} has {len(each)} entries for {len(layers)} layers: give one number, or one "
                           "for each layer")
+    if not cfg.trainer.compile:
+        without_compiler()
     largest = torch.finfo(next(network.parameters()).dtype).max
     for rate in each:
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= largest:

@@ -146,5 +146,5 @@ def compare(place: Path, kills: int, seed: int, overrides: list[str]) -> None:
 context = multiprocessing.get_context("forkserver")
 
 if __name__ == "__main__":
-    context.set_forkserver_preload(["ebmrun.experiment", "ebmrun.command.cli", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["ebmrun.experiment", "ebmrun.command.cli"])
     main()

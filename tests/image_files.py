@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ebmrun.data.config import DatasetConfig
 from ebmrun.data.download import torchvision_datasets
-from ebmrun.data.sets import Dataset, DatasetConfig, load
+from ebmrun.data.sets import Dataset, load
 from ebmrun.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -16,9 +16,11 @@ from ebmrun.theory.cost import Cost, SquaredError
 from ebmrun.theory.energies import ByValue, Energy, Hopfield, Lifted, Predictive
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Layer, Network, initialise
-from ebmrun.theory.nudge import Nudge, Pull
+from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import arrived
-from ebmrun.theory.solver import Relaxation, Relaxed, relax
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.solver import Relaxed, relax
+from ebmrun.theory.stencil import Nudge
 
 STENCILS = {
     "single": ([1.0], [1.0]),

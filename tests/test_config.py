@@ -13,8 +13,8 @@ from ebmrun.command import cli
 from ebmrun.command.messages import complaint
 from ebmrun.config import AlignmentConfig, Config, TrainerConfig, typed
 from ebmrun.errors import ConfigError
-from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.solver import Relaxation
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.stencil import Nudge
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRESETS = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))

@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import traceback
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ebmrun.command import completion, help
 from ebmrun.command.messages import complaint, one_line, say
 from ebmrun.command.sweep import record_failure, record_held
 from ebmrun.config import resolved, typed  # which registers the schema of the configuration
 from ebmrun.errors import ConfigError, Held, RunError
-from ebmrun.training.distributed import leads
+from ebmrun.training import folder
 from ebmrun.training.interrupts import termination
+from ebmrun.training.launch import leads
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -51,6 +55,9 @@ def main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra knows it in front
     made.clear()
     try:
+        if (said := answer(sys.argv[1:])) is not None:
+            print(said)
+            return
         for word in filter(unnamed, sys.argv[1:]):
             raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run "
                               "of each of several, as in algo=bp,pc")
@@ -63,7 +70,7 @@ def main() -> None:
     except (TypeError, AttributeError, AssertionError) as error:  # Hydra's own, over values it does not foresee
         say(f"cannot compose the configuration ({one_line(error)}): a group takes the name of one of its options", 2)
         raise SystemExit(2) from None
-    except BrokenProcessPool:
+    except BrokenExecutor:
         say("a process of the sweep was killed, perhaps for want of memory, and the others with it: the same command "
             "with the same hydra.sweep.dir goes on from there")
         raise SystemExit(1) from None
@@ -71,6 +78,20 @@ def main() -> None:
         raise SystemExit(130) from None
     finally:
         remove_unused()
+
+
+def answer(words: Sequence[str]) -> str | None:
+    """What a question about the command itself is answered with; None for a run. Raises ConfigError."""
+    folders = [CONF, *(Path(folder) for flag, folder in pairwise(words) if flag in ("--config-dir", "-cd"))]
+    if {"-h", "--help"} & set(words):
+        return help.text(folders)
+    if "--completion" not in [word.partition("=")[0] for word in words]:
+        return None
+    shell = words[-1].rpartition("=")[2]
+    if shell == "query":
+        line = os.environ.get("COMP_LINE", "ebmrun ")
+        return "\n".join(completion.choices(line, CONF, help.options(folders)))
+    return completion.script(shell)
 
 
 def unnamed(word: str) -> bool:
@@ -108,9 +129,6 @@ def task(cfg: DictConfig) -> None:
 
 def in_folder(cfg: DictConfig, made_dir: Path, overrides: list[str], several: bool) -> None:
     """The run, once its folder is its own. Of the processes of `torchrun`, the first one holds it for all."""
-    from ebmrun.experiment import run  # here: --help and bad keys need none of it
-    from ebmrun.training import folder
-
     asked = typed(cfg).resume
     if isinstance(asked, str) and several:
         raise ConfigError(f"resume={asked} is one run's folder, and these are several: give theirs, as "
@@ -120,6 +138,8 @@ def in_folder(cfg: DictConfig, made_dir: Path, overrides: list[str], several: bo
         remove_unused()  # at once: `torchrun` may kill this process at any time
     with folder.locked(run_dir) if leads() and (run_dir == made_dir or run_dir.is_dir()) else nullcontext():
         cfg.resume = folder.resumes(run_dir, resolved(cfg), several)
+        from ebmrun.experiment import run  # only now: torch takes longer to load than all of this
+
         run(cfg, run_dir, overrides)
         folder.clear(run_dir, [folder.FAILED])
 
@@ -142,10 +162,10 @@ def judge(error: Exception) -> tuple[int, str]:
 
 def remove_unused() -> None:
     """Remove the folders that this command made and no run wrote to."""
-    for folder in reversed(made):
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
-            (folder / "multirun.yaml").unlink(missing_ok=True)
-            folder.rmdir()
+    for each in reversed(made):
+        if each.is_dir() and {path.name for path in each.iterdir()} <= {"multirun.yaml"}:
+            (each / "multirun.yaml").unlink(missing_ok=True)
+            each.rmdir()
 
 
 class Folders(Callback):

@@ -17,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from ebmrun.command.messages import say
 from ebmrun.files import replace, writing
@@ -62,6 +61,8 @@ class Progress(Thread):
 
     def run(self) -> None:
         """Looks into the folder once a second."""
+        from tqdm import tqdm  # which a command that only answers does not wait for
+
         before = min(ended(self.folder, self.names), self.total)
         with tqdm(total=self.total, initial=before, unit="run", disable=None, dynamic_ncols=True) as bar:
             over = False

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebmrun.data.config import DatasetConfig
 from ebmrun.data.download import SOURCES, fetch, files_of, folder_of, torchvision_datasets
 from ebmrun.errors import ConfigError
 
 CLASSES = 10  # of every data set here
-LARGEST = torch.finfo(torch.float32).max / 2  # of an input: what lies between two is then finite in float32, too
 AGAIN = "delete it so that it is fetched again"
 
 Part = tuple[Tensor, Tensor]  # pixels as stored, (examples, channels, height, width), and labels
@@ -57,25 +58,6 @@ class Dataset:
     @property
     def classes(self) -> int:
         return self.train.targets.shape[1]
-
-
-@dataclass
-class DatasetConfig:
-    """Which data set, the folder of its files (``digits`` comes with scikit-learn and needs none), and the inputs
-    [low, high] that the lowest and the highest value of a pixel become. Raises ConfigError for a range that is none."""
-
-    name: str = "digits"
-    root: str = "data"
-    range: Any = field(default_factory=lambda: [-1.0, 1.0])  # typed as a list, its complaints would name no mend
-
-    def __post_init__(self) -> None:
-        match self.range:
-            case [int() | float() as low, int() | float() as high] if -LARGEST <= low < high <= LARGEST:
-                if not any(isinstance(end, bool) for end in self.range):
-                    return
-        raise ConfigError(
-            f"dataset.range={self.range} must be two numbers of float32, the lower first: try [-1,1] or [0,1]"
-        )
 
 
 def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dataset:
@@ -130,13 +112,22 @@ def _split(part: Part, peak: int, low: float, high: float, device: torch.device,
 
 
 def _digits(root: Path) -> tuple[int, Part, Part]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels, labels = torch.tensor(digits.images).unsqueeze(1), torch.tensor(digits.target, dtype=torch.int64)
+    rows = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=","))  # 64 pixels and a label each
+    pixels, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1].long()
     order = labels.argsort(stable=True)  # class by class: each fifth one makes a stratified test split
     test = torch.zeros_like(labels, dtype=torch.bool).index_fill(0, order[::5], True)
     return 16, (pixels[~test], labels[~test]), (pixels[test], labels[test])
+
+
+def _digits_file() -> Path:
+    """scikit-learn's file of digits, without scikit-learn itself, which takes longer to load than the rest of a run."""
+    found = find_spec("sklearn")
+    folders = (found and found.submodule_search_locations) or []
+    for path in (Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders):
+        if path.is_file():
+            return path
+    raise ConfigError("dataset.name=digits is bundled with scikit-learn, whose file digits.csv.gz is not where it was: "
+                      "install scikit-learn again, or use another dataset")
 
 
 def _mnist_like(name: str, root: Path) -> tuple[int, Part, Part]:

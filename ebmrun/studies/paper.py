@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import PRECISIONS, resolved
+from ebmrun.config import dtype_of, resolved
 from ebmrun.data.sets import batches
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.files import replace as new_file
@@ -40,7 +40,8 @@ from ebmrun.theory.network import Layer, Network, initialise
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.references import Backprop
 from ebmrun.theory.relaxation import Step, arrived, steps
-from ebmrun.theory.solver import Relaxation, read, relax
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.solver import read, relax
 from ebmrun.training.tracking import Tracker
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
@@ -179,7 +180,7 @@ def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def modes(cfg: DictConfig) -> dict[str, Mode]:
     """The modes of the configuration by name."""
-    return {name: Mode(PRECISIONS[mode.precision], Relaxation(**mode.relax)) for name, mode in cfg.study.modes.items()}
+    return {name: Mode(dtype_of(mode.precision), Relaxation(**mode.relax)) for name, mode in cfg.study.modes.items()}
 
 
 def truth(parts: Parts, scene: Scene) -> list[Tensor]:

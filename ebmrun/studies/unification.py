@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import PRECISIONS, resolved, typed
+from ebmrun.config import PRECISIONS, dtype_of, resolved, typed
 from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.studies.convergence import Fit, at, fit_order
@@ -82,8 +82,8 @@ def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
             own = cfg.copy()
             own.merge_with({"energy": cfg.study.energies[curve.energy], "nudge": cfg.study.nudges[nudge]})
             learning = energy_learning(own, typed(own), parts.network, parts.cost)
-            found += [Curve(f"{member}/{nudge}/{precision}", learning, curve.moves, curve.reference, dtype)
-                      for precision, dtype in PRECISIONS.items()]
+            found += [Curve(f"{member}/{nudge}/{each}", learning, curve.moves, curve.reference, dtype_of(each))
+                      for each in PRECISIONS]
     return found
 
 

@@ -20,9 +20,11 @@ from ebmrun.theory.cost import Cost
 from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies.energy import Energy
 from ebmrun.theory.network import Network
-from ebmrun.theory.nudge import Nudge, Pull, Weights
+from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.relaxation import Step
-from ebmrun.theory.solver import Relaxation, Relaxed, read, relax
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.solver import Relaxed, read, relax
+from ebmrun.theory.stencil import Nudge
 
 Output = Float[Tensor, "batch classes"]
 

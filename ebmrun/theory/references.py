@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 
 from ebmrun.errors import Diverged
@@ -105,6 +104,8 @@ class Implicit:
         image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch], tolerance: float
     ) -> tuple[list[Batch], float, bool]:
         """v, the relative residual of its system, and whether that met the tolerance."""
+        from scipy.sparse.linalg import LinearOperator, gmres  # which few runs need, and all would wait for
+
         sizes = [state.numel() for state in states]
 
         def flat(parts: Sequence[Batch]) -> np.ndarray:

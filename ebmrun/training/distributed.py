@@ -22,6 +22,7 @@ from torch import Tensor
 from ebmrun.errors import RunError
 from ebmrun.theory.learning import Algorithm, Estimate, Prediction
 from ebmrun.theory.network import Network
+from ebmrun.training.launch import launched
 
 Batch = Float[Tensor, "batch ..."]
 Output = Float[Tensor, "batch classes"]
@@ -65,18 +66,13 @@ class Job:
         return slice(examples * self.rank // self.size, examples * (self.rank + 1) // self.size)
 
 
-def leads() -> bool:
-    """Whether this process is the first of those that `torchrun` started, or the only one; known before the job is."""
-    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
-
-
 @contextmanager
 def job(device: torch.device) -> Iterator[Job]:
     """Within the block, the job that `torchrun` made this process a part of; otherwise a job of one.
 
     The processes talk by nccl on CUDA, where each takes the device of its local rank, and by gloo elsewhere.
     """
-    if not dist.is_torchelastic_launched():
+    if not launched():
         yield Job()
         return
     if device.type == "cuda":

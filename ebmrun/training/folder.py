@@ -25,7 +25,7 @@ from yaml import YAMLError
 from ebmrun.config import resolved
 from ebmrun.errors import ConfigError, Held, warn
 from ebmrun.files import writing
-from ebmrun.training.checkpoint import require_same
+from ebmrun.training.differences import require_same
 
 FAILED = "failed.json"  # what a failed run of several leaves, whichever process it ran in
 LOCK = ".lock"

@@ -14,6 +14,7 @@ from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references
 from ebmrun.training import checkpoint, folder
+from ebmrun.training.differences import require_same
 from ebmrun.training.distributed import Job, job
 from ebmrun.training.dry_run import rehearse
 from ebmrun.training.interrupts import interrupts
@@ -85,7 +86,7 @@ def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> Pro
     if any(not isinstance(saved.get(key), kind) for key, kind in SAVED.items()):
         raise ConfigError(f"the checkpoint {path} holds no run: name one that ebmrun wrote, or start anew "
                           "with resume=false")
-    checkpoint.require_same(path, saved["config"], composed, ignore=folder.FREE_ON_RESUME)
+    require_same(path, saved["config"], composed, ignore=folder.FREE_ON_RESUME)
     require_same_modules(run_dir, composed)
     try:
         trainer.network.load_state_dict(saved["network"])

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from program import Command
 from sklearn.datasets import load_digits
 
 from ebmrun.data import sets as data
-from ebmrun.data.sets import DatasetConfig, batches
+from ebmrun.data.config import DatasetConfig
+from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
@@ -116,6 +118,17 @@ def test_digits_split_is_stratified_whole_and_fixed(tmp_path: Path) -> None:
     assert sorted(torch.cat(rows).tolist()) == sorted(source.tolist())
     torch.manual_seed(2)
     assert torch.equal(read("digits", tmp_path / "absent").test.inputs, dataset.test.inputs)
+
+
+def test_digits_without_their_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scikit-learn that comes first on the path, and has none."""
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"digits\.csv\.gz is not where it was: install scikit-learn again"):
+        read("digits", tmp_path)
 
 
 @pytest.mark.parametrize("name", list(data.READERS))

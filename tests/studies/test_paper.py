@@ -17,8 +17,8 @@ from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import initialise
-from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.solver import Relaxation
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.stencil import Nudge
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "paper"

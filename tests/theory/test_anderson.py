@@ -16,8 +16,8 @@ from ebmrun.theory.architectures import mlp
 from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network, initialise
-from ebmrun.theory.nudge import Nudge
 from ebmrun.theory.solver import Relaxed
+from ebmrun.theory.stencil import Nudge
 
 
 def iterate(step, start, count):

@@ -26,8 +26,8 @@ from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import CrossEntropy, SquaredError
 from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
 from ebmrun.theory.network import initialise
-from ebmrun.theory.nudge import Nudge
 from ebmrun.theory.references import Implicit
+from ebmrun.theory.stencil import Nudge
 
 FROZEN = {"frozen": True}
 

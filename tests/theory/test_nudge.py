@@ -11,7 +11,8 @@ import yaml
 from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import activation
 from ebmrun.theory.cost import CrossEntropy, SquaredError
-from ebmrun.theory.nudge import Nudge, Pull, Weights
+from ebmrun.theory.nudge import Pull, Weights
+from ebmrun.theory.stencil import Nudge
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "nudge"
 ORDERS = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4}

@@ -27,8 +27,8 @@ from ebmrun.theory.affine import Linear
 from ebmrun.theory.cost import CrossEntropy, SquaredError
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
 from ebmrun.theory.network import Layer, Network
-from ebmrun.theory.nudge import Nudge
-from ebmrun.theory.solver import Relaxation
+from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.stencil import Nudge
 
 ENERGIES = [Predictive, Hopfield, Lifted]
 

@@ -1,0 +1,80 @@
+"""A nudge is a stencil, a finite-difference formula in the nudge strength.
+
+    g = sum_k w_k dI/dtheta at the equilibrium of  F_k = I + lambda_k cost
+
+with lambda_k = strength * node_k and w_k = weight_k / strength; a node at infinity clamps the output to its target.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ebmrun.errors import ConfigError
+
+
+@dataclass
+class Nudge:
+    """Nodes and weights in units of the strength. Raises ConfigError unless they form a first derivative.
+
+    The strength has no effect where every node is 0 or infinite.
+    """
+
+    nodes: list[float] = field(default_factory=lambda: [1.0])
+    weights: list[float] = field(default_factory=lambda: [1.0])
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.strength > 0 and math.isfinite(self.strength)):
+            raise ConfigError(f"nudge.strength={self.strength} must be a positive number: try 1e-4, or another stencil "
+                              "(nudge=centered) to nudge both ways")
+        if len(self.nodes) != len(self.weights) or not any(self.nodes):
+            raise ConfigError(f"nudge.nodes={self.nodes} and nudge.weights={self.weights} must be as many, and one "
+                              "node at least other than 0")
+        if len(set(self.nodes)) != len(self.nodes) or any(math.isnan(n) or n == -math.inf for n in self.nodes):
+            raise ConfigError(f"nudge.nodes={self.nodes} must differ from each other and be numbers or "
+                              "infinity (.inf in a file, inf in a shell)")
+        if not all(math.isfinite(w) and w != 0 for w in self.weights):
+            raise ConfigError(f"nudge.weights={self.weights} must be finite and other than 0: leave out unused nodes")
+        if self.clamps and any(math.isfinite(n) and n != 0 for n in self.nodes):
+            raise ConfigError(f"nudge.nodes={self.nodes} mix clamping (.inf) with finite nudges: use "
+                              "infinity (.inf in a file, inf in a shell) and 0 alone")
+        if not math.isclose(self.moment(1), 1, abs_tol=1e-9):
+            raise ConfigError(f"nudge.weights={self.weights} on nudge.nodes={self.nodes} estimate {self.moment(1):g} "
+                              "times the derivative: scale the weights so that sum(weights * nodes) is 1")
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the output is clamped to the target."""
+        return math.inf in self.nodes
+
+    def moment(self, order: int) -> float:
+        """sum_k weight_k node_k^order; clamping is a derivative by construction (its first moment is its weight)."""
+        if self.clamps and order > 0:
+            return self.weights[self.nodes.index(math.inf)]
+        return math.fsum(w * n**order for w, n in zip(self.weights, self.nodes))
+
+    @property
+    def needs_no_free_gradient(self) -> bool:
+        """Whether a gradient left at the free equilibrium would not cancel: the weights do not sum to 0."""
+        return not math.isclose(self.moment(0), 0, abs_tol=1e-9)
+
+    @property
+    def order(self) -> int | None:
+        """The power p in the error O(strength^p) of the estimate, from the moments; None where it clamps."""
+        if self.clamps:
+            return None
+        size = max(map(abs, self.nodes))  # the moment of order m grows as its power m - 1
+        return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
+
+    @property
+    def strengths(self) -> list[float]:
+        """lambda_k of the nodes other than 0, which are the ones to relax."""
+        return [n * self.strength for n in self.nodes if n != 0]
+
+    @property
+    def coefficients(self) -> tuple[list[float], float]:
+        """w_k of the nodes other than 0 in units of the strength, and that of the node at 0, the free equilibrium."""
+        weights = [w / (1 if self.clamps else self.strength) for w in self.weights]
+        pairs = list(zip(weights, self.nodes))
+        return [w for w, node in pairs if node != 0], math.fsum(w for w, node in pairs if node == 0)
