@@ -58,9 +58,7 @@ def main() -> None:
         if (said := answer(sys.argv[1:])) is not None:
             print(said)
             return
-        for word in filter(unnamed, sys.argv[1:]):
-            raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run "
-                              "of each of several, as in algo=bp,pc")
+        require_names(sys.argv[1:])
         with termination() if leads() else nullcontext():  # another may wait, deaf to it, for the first
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
@@ -92,6 +90,13 @@ def answer(words: Sequence[str]) -> str | None:
         line = os.environ.get("COMP_LINE", "ebmrun ")
         return "\n".join(completion.choices(line, CONF, help.options(folders)))
     return completion.script(shell)
+
+
+def require_names(words: Sequence[str]) -> None:
+    """Raises ConfigError for a word that gives a group anything but names."""
+    for word in filter(unnamed, words):
+        raise ConfigError(f"{word}: a group takes the name of one of its options, as in algo=pc; add -m for a run of "
+                          "each of several, as in algo=bp,pc")
 
 
 def unnamed(word: str) -> bool:
@@ -173,13 +178,14 @@ class Folders(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Before a single run."""
-        _note(Path(config.hydra.run.dir))
+        note(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before several runs."""
-        _note(Path(config.hydra.sweep.dir))
+        note(Path(config.hydra.sweep.dir))
 
 
-def _note(folder: Path) -> None:
+def note(folder: Path) -> None:
+    """Remember which folders are not there yet, for ``remove_unused``."""
     folder = folder.absolute()
     made.extend(path for path in (*reversed(folder.parents), folder) if not path.exists())
