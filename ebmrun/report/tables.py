@@ -11,7 +11,7 @@ from ebmrun.report.runs import MEASURES
 def settings(table: pd.DataFrame) -> list[str]:
     """The columns that tell the settings of a folder's runs apart: the algorithm, what else the sweep moved, and the
     configuration where the same words have stood for several."""
-    fixed = {"run", "seed", "algo", "strength", "build", "configuration", *MEASURES}
+    fixed = {"run", "seed", "algo", "strength", "build", "configuration", "progress", *MEASURES}
     keys = ["algo", *(key for key in table if key not in fixed and table[key].nunique(dropna=False) > 1)]
     several = not table.empty and table.groupby(keys, dropna=False)["configuration"].nunique().max() > 1
     return [*keys, "configuration"] if several else keys

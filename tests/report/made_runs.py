@@ -17,7 +17,8 @@ def leave(folder: Path, algo: str, seed: int, accuracy: float, *overrides: str, 
     build = "ebmrun.experiment.backprop" if algo == "bp" else "ebmrun.experiment.energy_learning"
     composed = {"algo": {"name": algo, "build": build}, "seed": seed, "device": "auto", "resume": None,
                 "logger": {"wandb": False}, "dataset": {"name": "digits", "root": "data"},
-                "nudge": {"strength": strength}, "study": {"run": study}, "asked": list(overrides)} | config
+                "nudge": {"strength": strength}, "study": {"run": study}, "trainer": {"epochs": 4},
+                "asked": list(overrides)} | config
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(composed))
     (folder / "metrics.csv").write_text(

@@ -33,8 +33,8 @@ def test_both_pages_and_all_figures(report: Callable[..., Ended], folder: Path) 
     leave(folder / "certified", "pc", 0, 0.9, study="ebmrun.studies.certify.study.run")
     assert report(folder) == (0, [])
     plain, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert all(name in plain for name in ("learning.png", "layers.png", "strengths.png")) and ".png" not in page
     for text in (plain, page):
-        assert all(name in text for name in ("learning.png", "layers.png", "strengths.png"))
         assert "9 finished runs, 1 not counted, 1 of studies" in text
         assert "lost" in text and "0.78 ± 0.14" in text and "0.01 ± 0.0058" in text and "certified" in text
     figures = list((folder / "report").glob("*.png"))
@@ -93,6 +93,8 @@ def test_what_cannot_be_reported_on_is_one_line(report: Callable[..., Ended], tm
         ([tmp_path / "empty"], f"{tmp_path / 'empty'} holds no runs: name a folder"),
         ([tmp_path / "runs", "--baseline", "chl"], "--baseline=chl has no finished run in"),
         ([tmp_path / "runs", "--out", "/proc/report"], "cannot write /proc/report"),
+        ([tmp_path / "runs", "--watch", "0"], "--watch=0 must be a positive number of seconds: try 5"),
+        ([tmp_path / "runs", "--watch", "nan"], "--watch=nan must be"),
         ([tmp_path / "runs", "--bogus"], "unrecognized arguments: --bogus"),
         ([], "folder"),
     ]:
