@@ -23,8 +23,8 @@ test: $(VENV)/ready-to-test  ## set up, then run the quick tests that need no da
 test-data: mnist-is-there $(VENV)/ready-to-test  ## the quick tests that need MNIST, from the folder EBMRUN_DATA (default: data)
 	$(BIN)/pytest -n 2 -m "data and not slow"
 
-test-all: mnist-is-there $(VENV)/ready-to-test  ## every test, the slow ones too
-	$(BIN)/pytest -n 2
+test-all: mnist-is-there $(VENV)/ready-to-test  ## every test, the slow ones too, and what they cover of the package
+	$(BIN)/pytest -n 2 --cov=ebmrun --cov-report=term:skip-covered
 
 mnist-is-there:
 	$(if $(shell test -f '$(DATA)/MNIST/raw/train-images-idx3-ubyte' && echo yes),,$(error no MNIST in \

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from ebmrun.theory.network import Layer as Layer
     from ebmrun.theory.network import Network as Network
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 PLACES = {
     "api": "Run Trial build compose load train",

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from records import columns, command, copy, runs, write_csv
 
-from ebmrun.report.page import markdown
+from ebmrun.report import markdown
 
 MODES = {"as_published": "as published", "converged": "converged"}
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -175,7 +175,7 @@ def summary_table(steps: Table, strengths: Table, found: dict[str, Table]) -> st
                      *(over(name, key, 100) for name in (*MODES, "backprop"))])
     rows.append(["F9", "relative distance, median over batches",
                  *(f"{np.median(found[mode]['alignment/relative_error']):.2g}" for mode in MODES), ""])
-    return markdown(["figure", "number", *MODES.values(), "backprop"], rows)
+    return markdown.table(["figure", "number", *MODES.values(), "backprop"], rows)
 
 
 def main() -> None:

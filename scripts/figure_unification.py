@@ -12,7 +12,7 @@ import yaml
 from matplotlib.lines import Line2D
 from records import columns, command, copy, summary
 
-from ebmrun.report.page import markdown
+from ebmrun.report import markdown
 
 COLOURS = {"pc": "#0072b2", "lifted": "#009e73", "ep": "#d55e00", "chl": "#cc79a7"}
 NAMES = {
@@ -74,7 +74,7 @@ def table(names: Iterable[str], fitted: dict[str, float]) -> str:
             f"{found['predicted']}", "pass" if found["confirmed"] else "**fail**",
             f"{found['points']} in {found['to']:.1g} to {found['from']:.1g}", f"{found['floor']:.1e}",
         ])
-    return markdown(["member", "nudge", "precision", "fitted order", "95% interval", "predicted", "verdict",
+    return markdown.table(["member", "nudge", "precision", "fitted order", "95% interval", "predicted", "verdict",
                      "strengths fitted", "smallest error"], rows)
 
 

@@ -17,7 +17,7 @@ import yaml
 from records import columns, command, runs, summary
 from scipy.stats import t as student
 
-from ebmrun.report.page import markdown
+from ebmrun.report import markdown
 
 MARGIN = 0.3  # points of test accuracy within which two algorithms count as equivalent
 BP_LIKE = 0.05  # relative error against backprop
@@ -79,7 +79,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             regime(algo, found),
         ]
         lines.append(line)
-    return markdown(["algo", "units", "seeds", "test accuracy, %", "minus bp, points (95% interval)",
+    return markdown.table(["algo", "units", "seeds", "test accuracy, %", "minus bp, points (95% interval)",
                      f"within {MARGIN} points", "train loss, last batch", "test loss", "angle to BP", "error to BP",
                      "error to own equilibrium", "sweeps", "converged", "s an epoch", "regime"], lines)
 
@@ -137,7 +137,7 @@ Every run, a row each: [runs.csv](runs.csv). Made by
         each = [longer(run) for run in asked.longer]
         write(asked.results / "longer.csv", [epoch for _, epochs in each for epoch in epochs])
         heads = ["command", "epochs", "test accuracy at the end, %", "best, %"]
-        lines = markdown(heads, [line for line, _ in each])
+        lines = markdown.table(heads, [line for line, _ in each])
         text += f"\n## Longer runs\n\nOne seed each.\n\n{lines}\n\nEvery epoch: [longer.csv](longer.csv).\n"
     (asked.results / "README.md").write_text(text + "\nTables: `python scripts/table_mnist.py` with these folders.\n")
 

@@ -1,4 +1,4 @@
-"""What is installed: the wheel holds the package and its configurations, the pins hold the ranges."""
+"""What is installed: wheel and source distribution hold the package with its files, the pins hold the ranges."""
 
 import configparser
 import os
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,32 +15,51 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import ebmrun
+
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("ebmrun", "conf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("ebmrun", "conf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "CHANGELOG.md",
+           "CONTRIBUTING.md", "constraints.txt")
+HELD = (".py", ".yaml", ".html", ".css", ".js", ".typed")  # of the package, by how their names end
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: a build leaves its own folders beside the sources."""
-    copy, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is distributed: a build leaves its own folders beside the sources."""
+    copy = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy / name)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(built), str(copy))
-    (path,) = built.glob("*.whl")
-    return path
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sources."""
+    return built(sources, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of commands of an environment with the wheel, which borrows the dependencies of this one."""
-    home = tmp_path_factory.mktemp("environment")
+    """The folder of commands of an environment with the wheel."""
+    return environment_with(wheel, tmp_path_factory.mktemp("environment"))
+
+
+def built(sources: Path, folder: Path) -> Path:
+    """The wheel of a folder of sources or of a source distribution."""
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(sources))
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def environment_with(distribution: Path, home: Path) -> Path:
+    """The folder of commands of a new environment with a distribution, which borrows the dependencies of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     commands = Path(sysconfig.get_path("scripts", "venv", {"base": str(home)}))
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
-    pip("--python", str(commands / "python"), "install", "--no-deps", str(wheel))
+    pip("--python", str(commands / "python"), "install", "--no-deps", str(distribution))
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return commands
 
@@ -63,13 +83,60 @@ def call(folder: Path, *command: object) -> str:
     return done.stdout
 
 
-def test_wheel_holds_every_module_and_configuration(wheel: Path) -> None:
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ebmrun").rglob("*.py")}
+def held(wheel: Path) -> set[str]:
+    """The files of the package in a wheel."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(HELD)}
+
+
+def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ebmrun").rglob("*") if path.suffix in HELD
+           or path.name == "py.typed"}
     configurations = {
         f"ebmrun/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")
     }
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".py", ".yaml"))}
-    assert held == modules | configurations | {"ebmrun/conf/__init__.py"}
+    assert held(wheel) == own | configurations | {"ebmrun/conf/__init__.py"}
+
+
+def test_the_version_is_that_of_the_last_change(wheel: Path) -> None:
+    (newest, *_) = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == ebmrun.__version__ and wheel.name.startswith(f"ebmrun-{newest}-")
+
+
+TYPED = """
+import ebmrun
+
+class Mine(ebmrun.ByValue):
+    feedforward = True
+
+trial = ebmrun.build("algo=pc")
+reveal_type(trial.alignment(*trial.batch()))
+reveal_type(ebmrun.load("run").network)
+ebmrun.build(3)
+"""
+
+
+@pytest.mark.slow
+def test_a_source_distribution_makes_the_same_wheel_and_runs(sources: Path, wheel: Path, tmp_path: Path) -> None:
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=sources, check=True, stdout=subprocess.DEVNULL)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml"} <= names
+    own = built(archive, tmp_path)
+    assert held(own) == held(wheel)
+    commands, place = environment_with(own, tmp_path / "environment"), tmp_path / "place"
+    place.mkdir()
+    call(place, commands / "ebmrun", "trainer.max_steps=3", "logger=csv", "hydra.run.dir=run")
+    call(place, commands / "ebmrun-report", "run")
+    assert "<h2>Summary</h2>" in (place / "run/report/report.html").read_text()
+    (place / "typed.py").write_text(TYPED)
+    done = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--python-executable", commands / "python",
+                           "--cache-dir", tmp_path / "cache", "typed.py"], cwd=place, capture_output=True, text=True,
+                          check=False, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    notes = re.findall(r'Revealed type is "(.*)"', done.stdout.replace("builtins.", ""))
+    assert notes == ["dict[str, float]", "ebmrun.theory.network.Network"], done.stdout
+    assert re.findall(r":(\d+): error: .*", done.stdout) == ["10"], done.stdout  # the 3 is no word
 
 
 def test_installed_command_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
