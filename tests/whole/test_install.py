@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 import ebmrun
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("ebmrun", "conf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "CHANGELOG.md",
-           "CONTRIBUTING.md", "constraints.txt")
+SOURCES = ("ebmrun", "conf", "docs", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in",
+           "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt")
 HELD = (".py", ".yaml", ".html", ".css", ".js", ".typed")  # of the package, by how their names end
 
 

@@ -1,4 +1,4 @@
-"""What the README says about parts of one's own and about the command line runs as it is written there."""
+"""What README and docs/ say about parts of one's own and about the command line runs as it is written there."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ import pytest
 from program import Command, environment
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+README = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOTALL))
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", ""), re.DOTALL)
             for line in block.splitlines() if line.startswith("ebmrun ")]
@@ -35,6 +35,9 @@ def command(command: Command, folder: Path) -> Command:
     return command
 
 
+PARTS = ("energy=mine", "arch=mine", "nudge=third_order", "arch=asinh", "cost=huber", "optim=sign")
+
+
 def error_of_one_batch(command: Command, *arguments: str) -> float:
     """The relative error to the reference at the initial weights, in float64 and tightly relaxed."""
     assert command("precision=float64", "trainer.max_steps=1", "alignment.every=1", "relax.tol=1e-12",
@@ -47,13 +50,15 @@ def error_of_one_batch(command: Command, *arguments: str) -> float:
 
 
 def test_the_readme_shows_an_energy_a_network_and_a_nudge() -> None:
-    assert set(FILES) == {"my_energy.py", "conf/energy/mine.yaml", "my_network.py", "conf/arch/mine.yaml",
-                          "conf/nudge/third_order.yaml"}
+    assert set(FILES) == {
+        "my_energy.py", "conf/energy/mine.yaml", "my_network.py", "conf/arch/mine.yaml", "conf/nudge/third_order.yaml",
+        "my_activation.py", "conf/arch/asinh.yaml", "my_cost.py", "conf/cost/huber.yaml", "my_optimizer.py",
+        "conf/optim/sign.yaml", "my_study.py", "conf/study/sizes.yaml"}
     assert FILES["conf/energy/mine.yaml"].count("\n") == 1
-    assert all(any(part in line for line in COMMANDS) for part in ("energy=mine", "arch=mine", "nudge=third_order"))
+    assert all(any(part in line for line in COMMANDS) for part in (*PARTS, "study=sizes"))
 
 
-@pytest.mark.parametrize("part", ["energy=mine", "arch=mine", "nudge=third_order"])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_readme_runs_as_it_stands(folder: Path, part: str) -> None:
     # An installed command is a script elsewhere: the current folder is not where Python looks for modules.
     script = folder / "bin" / "ebmrun"
@@ -86,6 +91,25 @@ def test_the_energy_of_the_readme_keeps_its_digits_in_float32(command: Command) 
     assert errors[0] == pytest.approx(errors[1], rel=0.02)
 
 
+@pytest.mark.parametrize("algo", ["pc", "lifted", "ep"])
+def test_the_activation_of_the_docs_tends_to_its_gradient(command: Command, algo: str) -> None:
+    """In first order, for each kind of energy: a wrong G, G*, slope or increment would leave a bias."""
+    # A feedback gain below 1 lets the unbounded units of the Hopfield energy settle.
+    errors = [error_of_one_batch(command, f"algo={algo}", "arch=asinh", "arch.activation=asinh",
+                                 "alignment.reference=implicit", "energy.feedback_gain=0.5",
+                                 f"nudge.strength={strength}")
+              for strength in ("1e-2", "1e-3")]
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
+
+
+def test_the_study_of_the_docs_measures_each_size(command: Command) -> None:
+    assert command("study=sizes", "nudge.strength=1e-2", "hydra.run.dir=run").status == 0
+    with Path("run/metrics.csv").open(newline="") as file:
+        found = {row["examples"]: float(row["error"]) for row in csv.DictReader(file)}
+    assert list(found) == ["1", "4", "16", "64"] and all(1e-4 < error < 0.5 for error in found.values())
+    assert json.loads(Path("run/summary.json").read_text())["error of all"] == found["64"]
+
+
 def test_the_nudge_of_the_readme_is_of_third_order(command: Command) -> None:
     # A feedback gain below 1 keeps the equilibrium away from a bifurcation, near which only far weaker nudges are weak.
     errors = [error_of_one_batch(command, "algo=ep", "nudge=third_order", "alignment.reference=implicit",
@@ -97,7 +121,7 @@ def test_the_nudge_of_the_readme_is_of_third_order(command: Command) -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_of_the_readme_composes(command: Command, line: str) -> None:
     one_of_each = [re.sub(r"=(range\(\d+\)|([^,\[]+),.*)$", lambda found: f"={found[2] or 0}", word)
-                   for word in shlex.split(line)[1:] if word != "-m"]
+                   for word in shlex.split(line, comments=True)[1:] if word != "-m"]
     assert command(*one_of_each, "--cfg", "job") == (0, [])
 
 

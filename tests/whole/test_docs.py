@@ -1,0 +1,37 @@
+"""What README and docs/ point to is there."""
+
+import ast
+import re
+from pathlib import Path
+from pydoc import locate
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def test_the_readme_is_for_the_first_ten_minutes() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 200
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r"\]\(docs/(\w+\.md)\)", text))
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@each_page
+def test_what_a_page_names_is_in_the_package_and_in_the_tests(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`(ebmrun(?:\.\w+)+)`", text)
+    assert not [name for name in named if locate(name) is None]
+    tests = re.findall(r"`(\w+\.py)::(\w+)`", text)
+    for file, test in tests:
+        tree = ast.parse((ROOT / "tests/theory" / file).read_text())
+        assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, (file, test)
+    for path in re.findall(r"`((?:tests|scripts|conf|ebmrun|\.ci)/[a-z\d_./]+)`", text):
+        assert (ROOT / path).exists(), path
