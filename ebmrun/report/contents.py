@@ -85,7 +85,7 @@ def each_series(runs: Runs, names: list[str], key: str) -> Iterator[tuple[int, p
     for run, name in enumerate(names):
         metrics = runs.metrics[name]
         if key in metrics and metrics[key].notna().any():
-            yield run, metrics.set_index("step")[key].dropna()
+            yield run, pd.Series(metrics[key].to_numpy(), metrics["step"].to_numpy()).dropna()
 
 
 def maps(runs: Runs, names: list[str]) -> list[dict[str, Any]]:

@@ -11,18 +11,22 @@ def thinned(series: pd.Series, points: int) -> pd.DataFrame:
     ``middle`` value of a stretch (its lower median) also its ``low`` and its ``high``. A curve without that many rows
     stays as it is."""
     values = series.to_numpy(float)
-    found = []
-    for stretch in np.array_split(np.arange(len(values)), min(points, len(values))):
-        ordered = stretch[np.argsort(values[stretch], kind="stable")]
-        middle = ordered[(len(ordered) - 1) // 2]
-        found.append((series.index[middle], values[middle], values[ordered[0]], values[ordered[-1]]))
-    return pd.DataFrame(found, columns=["step", "middle", "low", "high"]).set_index("step")
+    stretch, ends = stretches(len(values), points)
+    by_size = np.lexsort((values, stretch))  # within each stretch
+    first = np.concatenate([[0], ends[:-1]])
+    middle = by_size[(first + ends - 1) // 2]
+    found = {"middle": values[middle], "low": values[by_size[first]], "high": values[by_size[ends - 1]]}
+    return pd.DataFrame(found, index=series.index[middle])
 
 
 def largest(table: pd.DataFrame, columns: int) -> pd.DataFrame:
     """A table with no more than so many rows: of each stretch of rows the largest value of each column, under the index
     of its last row."""
-    if len(table) <= columns:
-        return table
-    stretches = np.array_split(np.arange(len(table)), columns)
-    return pd.DataFrame([table.iloc[each].max() for each in stretches], [table.index[each[-1]] for each in stretches])
+    stretch, ends = stretches(len(table), columns)
+    return table.groupby(stretch).max().set_axis(table.index[ends - 1])
+
+
+def stretches(rows: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the stretch that each row is in, and where each ends: even ones, no more than ``most``."""
+    sizes = [len(each) for each in np.array_split(np.arange(rows), min(rows, most))]
+    return np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes)
