@@ -118,7 +118,7 @@ MUTANTS = [
            "not (pull.rests or silent(space, step, l))", "False", "solver"),
     Mutant("acceleration that combines with the wrong sign", "ebmrun/theory/anderson.py",
            "return fixed - (weights", "return fixed + (weights", "anderson"),
-    Mutant("held pass that ignores its options", "ebmrun/theory/solver.py",
+    Mutant("held pass that ignores its options", "ebmrun/theory/relaxing.py",
            "if self.frozen and getattr(self, key) != needed:", "if False:", "family"),
     Mutant("single nudge for an energy that settles", "ebmrun/experiment.py",
            "if config.nudge.needs_no_free_gradient and not energy.feedforward:", "if False:", "family"),
