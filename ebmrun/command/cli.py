@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ebmrun.command import completion, help
-from ebmrun.command.messages import complaint, one_line, say
+from ebmrun.command.messages import complaint, one_line, plain_warnings, say
 from ebmrun.command.sweep import record_failure, record_held
 from ebmrun.config import resolved, typed  # which registers the schema of the configuration
 from ebmrun.errors import ConfigError, Held, RunError
@@ -59,7 +59,8 @@ def main() -> None:
             print(said)
             return
         require_names(sys.argv[1:])
-        with termination() if leads() else nullcontext():  # another may wait, deaf to it, for the first
+        # Another process of `torchrun` may wait, deaf to SIGTERM, for the first.
+        with plain_warnings(), termination() if leads() else nullcontext():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         # A run's own errors end in `task`: what arrives here was raised on the way to one.
@@ -114,7 +115,8 @@ def task(cfg: DictConfig) -> None:
     if settings.runtime.cwd not in sys.path:
         sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
     try:
-        in_folder(cfg, made_dir, list(settings.overrides.task), several)
+        with plain_warnings():  # here, too: this may be a process of a launcher's own
+            in_folder(cfg, made_dir, list(settings.overrides.task), several)
     except Exception as error:  # noqa: BLE001 - of several runs, the others go on
         status, message = judge(error)
         say(f"{made_dir.name}: {message}" if several else message, status)

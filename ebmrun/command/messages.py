@@ -1,11 +1,15 @@
-"""Errors in one line: what Hydra and OmegaConf say over many, with the value and the mend, and where it is said."""
+"""Errors and warnings in one line: what Hydra and OmegaConf say over many, with the value and the mend, and where it is
+said."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -16,7 +20,7 @@ from hydra.errors import (
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import MarkedYAMLError
 
-from ebmrun.errors import no_such_key
+from ebmrun.errors import no_such_key, warn
 
 
 def one_line(text: object) -> str:
@@ -29,6 +33,26 @@ def say(message: str, status: int = 1) -> None:
     if status == 2 and os.environ.get("RANK", "0") != "0":
         return
     print(f"ebmrun: error: {message}", file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within the block, what is raised by ``warnings.warn`` for users is one line, said once. Warnings for programmers,
+    such as those of a deprecation, look as ever."""
+    with warnings.catch_warnings():
+        as_ever, said = warnings.showwarning, set[str]()
+
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+                 file: TextIO | None = None, line: str | None = None) -> None:
+            if file is None and category in (UserWarning, RuntimeWarning):
+                if str(message) not in said:  # Python forgets what it has shown whenever a filter changes
+                    said.add(str(message))
+                    warn(str(message))
+            else:
+                as_ever(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def complaint(error: BaseException, groups: Iterable[str]) -> str:

@@ -183,18 +183,19 @@ def test_two_sweeps_at_once_in_one_folder_leave_each_run_once(tmp_path: Path, la
 
 
 THREADS = """
-import os, torch
+import os, torch, warnings
 from ebmrun.theory.energies import Predictive
 
 class Mine(Predictive):
     def __init__(self, feedback_gain: float) -> None:
         super().__init__(feedback_gain)
+        warnings.warn("an energy of two\\nlines")
         with open(os.environ["THREADS_FILE"], "a") as file:
             file.write(f"{os.getpid()} {torch.get_num_threads()}\\n")
 """
 
 
-def test_joblib_shares_out_the_threads(tmp_path: Path) -> None:
+def test_joblib_shares_out_the_threads_and_passes_warnings_on(tmp_path: Path) -> None:
     jobs = 2
     (tmp_path / "energy_with_threads.py").write_text(THREADS)
     said = tmp_path / "threads"
@@ -204,6 +205,7 @@ def test_joblib_shares_out_the_threads(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment() | {"THREADS_FILE": str(said)}, capture_output=True, text=True, timeout=300,
         check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == 4 * ["ebmrun: warning: an energy of two lines"]  # once a run
     lines = [line.split() for line in said.read_text().splitlines()]
     assert len({process for process, _ in lines}) == jobs
     assert {int(threads) for _, threads in lines} == {max((os.cpu_count() or 1) // jobs, 1)}
