@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from program import Command
+from program import Command, Forked
 
 from ebmrun.command import cli
 
@@ -194,16 +194,16 @@ time.sleep(100)
 
 
 @pytest.mark.parametrize("arguments", [["hydra.run.dir=deep/run"], [], ["-m", "seed=0,1"]], ids=" ".join)
-def test_a_termination_while_a_run_loads_leaves_nothing(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_termination_while_a_run_loads_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
     (tmp_path / "waiting.py").write_text(WAITING)
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ebmrun", *SHORT, "energy._target_=waiting.Mine", *arguments], cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    process = Forked(tmp_path, *SHORT, "energy._target_=waiting.Mine", *arguments)
     while not (tmp_path / "loading").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    process.terminate()
+    os.kill(process.pid, signal.SIGTERM)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 128 + signal.SIGTERM
     assert sorted(each.name for each in tmp_path.iterdir()) == ["loading", "waiting.py"]

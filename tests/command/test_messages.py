@@ -13,13 +13,13 @@ WITHOUT_DIGITS = ("relax.coordinates=state", "nudge.strength=1e-5", "arch.activa
 
 
 def test_lost_digits_are_said_once_and_are_no_convergence(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
-    """A sigmoid's slope is 1/4 at most, so that layer 1 moves by 1e-5 / 4^5 = 1e-8 of its state or less: below 6e-8, half
-    of the last digit of float32. With the errors for coordinates nothing is lost."""
+    """A sigmoid's slope is 1/4 at most, so that layer 1 moves by 1e-5 / 4^5 = 1e-8 of its state or less: below 6e-8,
+    half of the last digit of float32. With the errors for coordinates nothing is lost."""
     short = ("trainer.max_steps=3", "relax.max_steps=20")
     status, said = command(*WITHOUT_DIGITS, *short)
     assert status == 0
     assert said and len(set(said)) == len(said)
-    assert all(line.startswith("ebmrun: warning: the nudge moves layer") and "precision=float64" in line for line in said)
+    assert all(line.startswith("ebmrun: warning: the nudge moves layer") for line in said)
     assert [row["relax/converged"] for row in rows("run")] == ["0", "0", "0"]
     found = summary("run")
     assert found["alignment/relative_error"] < 0.1 and found["alignment/relative_error/worst_layer"] == 1

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from program import Command
+from program import Command, Forked
 
 from ebmrun.command import sweep
 from ebmrun.training.folder import FREE_ON_RESUME
@@ -145,11 +145,9 @@ def test_names_leave_out_what_may_change_on_resume() -> None:
 
 def test_runs_that_another_command_holds_are_left_to_it(tmp_path: Path, command: Command) -> None:
     forever = ("algo=bp", "seed=0,1", "alignment.every=0", "trainer.log_every=1")
-    begin = [sys.executable, "-m", "ebmrun", "-m", *SHORT, *forever, "trainer.max_steps=null", "trainer.epochs=100000"]
-    process = subprocess.Popen(begin, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = Forked(tmp_path, "-m", *SHORT, *forever, "trainer.max_steps=null", "trainer.epochs=100000")
     while not list(tmp_path.glob("sweep/*seed=0*/checkpoint.pt")):
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     status, said = command(*forever)
     os.killpg(process.pid, signal.SIGINT)
@@ -163,12 +161,11 @@ def test_runs_that_another_command_holds_are_left_to_it(tmp_path: Path, command:
     assert not list(tmp_path.rglob("failed.json")) and not list(tmp_path.glob("sweep/.held*"))
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_two_sweeps_at_once_in_one_folder_leave_each_run_once(tmp_path: Path, launcher: str) -> None:
-    words = [sys.executable, "-m", "ebmrun", "-m", *SHORT[:2], "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}",
-             "algo=bp", "seed=0,1", "trainer.epochs=3", "alignment.every=0"]
-    both = [subprocess.Popen(words, cwd=tmp_path, env=environment() | {"OMP_NUM_THREADS": "1"}, text=True,
-                             stderr=subprocess.PIPE) for _ in range(2)]
+    words = ("-m", *SHORT[:2], "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}", "algo=bp", "seed=0,1",
+             "trainer.epochs=3", "alignment.every=0")
+    both = [Forked(tmp_path, *words) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in both]
     assert not list(tmp_path.rglob("failed.json")), said
     for process, text in zip(both, said):
@@ -228,12 +225,10 @@ def test_submitit_runs_each_as_a_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_sweep_and_called_again_it_goes_on(tmp_path: Path, launcher: str) -> None:
     arguments = ["-m", *SHORT, f"hydra/launcher={launcher}", "seed=0,1", "alignment.every=0", "trainer.log_every=1"]
-    begin = [sys.executable, "-m", "ebmrun", *arguments, "trainer.max_steps=null", "trainer.epochs=100000"]
-    process = subprocess.Popen(begin, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = Forked(tmp_path, *arguments, "trainer.max_steps=null", "trainer.epochs=100000")
     running = 1 if launcher == "basic" else 2
     while len([path for path in tmp_path.glob("sweep/*/metrics.csv") if path.stat().st_size > 1000]) < running:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal does
     said = process.communicate(timeout=120)[1]

@@ -34,7 +34,7 @@ BACKPROP, OWN = "backprop", "own equilibrium"
     (["algo=pc"], BACKPROP, 1),
     (["algo=pc", "nudge=centered"], BACKPROP, 2),
     (["algo=pc", "nudge=fourth_order"], BACKPROP, 4),
-    (["algo=pc", "energy._target_=networks.Coshine"], BACKPROP, 1),
+    (["algo=pc", "energy._target_=networks.Coshine", "study.strengths.points=8"], BACKPROP, 1),
     (["algo=lifted"], BACKPROP, 1),
     (["algo=ep"], OWN, 1),
     (["algo=ep_centered"], OWN, 2),

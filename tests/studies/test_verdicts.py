@@ -23,7 +23,7 @@ from ebmrun.studies.certify.verdict import judge, judge_clamped, power
 from ebmrun.theory.learning import EnergyLearning
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("arch.hidden=[6]", "trainer.batch_size=4", "study.strengths.points=12", "study.gains.points=4")
+SMALL = ("arch.hidden=[6]", "trainer.batch_size=4", "study.strengths.points=9", "study.gains.points=4")
 KINKED = {"relu", "hard_sigmoid"}
 
 

@@ -138,8 +138,8 @@ def races(seed: int) -> Iterator[tuple[Relaxed, Relaxed]]:
 @torch.no_grad()
 def test_it_costs_one_sweep_at_most_where_it_does_not_help():
     """On random networks, shallow and deep."""
-    found = [(seed, slow, quick) for seed in range(120) for slow, quick in races(seed)]
+    found = [(seed, slow, quick) for seed in range(60) for slow, quick in races(seed)]
     late = [f"seed {seed}: {quick.steps} steps, plain {slow.steps}" for seed, slow, quick in found
             if not quick.converged or quick.steps > slow.steps + 1]
     assert not late, late
-    assert len(found) >= 120 and sum(q.steps for _, _, q in found) < sum(s.steps for _, s, _ in found)
+    assert len(found) >= 60 and sum(q.steps for _, _, q in found) < sum(s.steps for _, s, _ in found)

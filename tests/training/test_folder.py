@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from program import Forked
 
 from ebmrun.command import cli
 from ebmrun.errors import Held
@@ -20,7 +23,7 @@ from ebmrun.training import folder
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("algo=bp", "logger=csv", "device=cpu", "alignment.every=0", "trainer.log_every=1")
-SLOW = (*FILES, "trainer.batch_size=1", "trainer.epochs=2")  # 1437 rows before the first checkpoint: time to be killed
+SLOW = (*FILES, "trainer.batch_size=3", "trainer.epochs=2")  # 479 rows before the first checkpoint: time to be killed
 ENDLESS = (*FILES, "trainer.epochs=100000")
 Command = Callable[..., tuple[int, list[str]]]
 
@@ -41,15 +44,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     return run
 
 
-def begin(place: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """The command in a process of its own, in its own session."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen([sys.executable, "-m", "ebmrun", *arguments], cwd=place, stdout=subprocess.DEVNULL,
-                            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
-                            text=True, start_new_session=True)
-
-
-def until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def until(reached: Callable[[], bool], process: Forked) -> None:
     while not reached():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
@@ -81,16 +76,16 @@ def test_a_restart_that_was_killed_is_no_finished_run(command: Command, tmp_path
     assert command(*SLOW, *words) == (0, [])
     [run] = (each for each in (tmp_path / "s").iterdir() if each.is_dir())
     whole = rows(run)
-    assert len(whole) == 2 * 1437
-    process = begin(tmp_path, *SLOW, *words, "resume=false")
+    assert len(whole) == 2 * 479
+    process = Forked(tmp_path, *SLOW, *words, "resume=false")
     until(lambda: 3 < lines(run) < len(whole), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 3 <= len(rows(run)) < 1437  # within its first epoch
+    assert 3 <= len(rows(run)) < 479  # within its first epoch
     assert not (run / "summary.json").exists() and not (run / "checkpoint.pt").exists()
     assert command(*SLOW, *words, *(() if several else ("resume=true",))) == (0, [])
     assert rows(run) == whole
-    assert json.loads((run / "summary.json").read_text())["steps"] == 2 * 1437
+    assert json.loads((run / "summary.json").read_text())["steps"] == 2 * 479
 
 
 KILLED_AT_EACH_FILE = """
@@ -202,7 +197,7 @@ def test_a_study_goes_on_from_no_other_run(command: Command, words: list[str]) -
 
 
 def test_a_process_that_holds_a_folder_is_named_and_its_end_frees_it(command: Command, tmp_path: Path) -> None:
-    process = begin(tmp_path, *ENDLESS, "hydra.run.dir=run")
+    process = Forked(tmp_path, *ENDLESS, "hydra.run.dir=run")
     until(lambda: (tmp_path / "run" / "checkpoint.pt").is_file(), process)
     for words in (["resume=true", "hydra.run.dir=run"], ["resume=run"], ["resume=false", "hydra.run.dir=run"]):
         status, (line,) = command(*ENDLESS, *words)
@@ -219,24 +214,23 @@ def test_a_process_that_holds_a_folder_is_named_and_its_end_frees_it(command: Co
     assert not (tmp_path / "run" / ".lock").exists()
 
 
+def add_one(place: Path, times: int) -> None:
+    while times:
+        with suppress(Held), folder.locked(place):
+            number = int((place / "number").read_text())
+            (place / "number").write_text(str(number + 1))
+            times -= 1
+
+
 def test_a_lock_is_one_processs_whatever_the_others_do_at_the_time(tmp_path: Path) -> None:
     """Processes that take and release it as fast as they can: each adds to a number that all of them read and write."""
-    program = ("import sys; from pathlib import Path\n"
-               "from ebmrun.errors import Held\nfrom ebmrun.training.folder import locked\n"
-               "place, left = Path(sys.argv[1]), 200\n"
-               "while left:\n"
-               "    try:\n"
-               "        with locked(place):\n"
-               "            number = int((place / 'number').read_text())\n"
-               "            (place / 'number').write_text(str(number + 1))\n"
-               "            left -= 1\n"
-               "    except Held:\n"
-               "        pass\n")
     (tmp_path / "number").write_text("0")
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    workers = [subprocess.Popen([sys.executable, "-c", program, tmp_path], env=os.environ | {"PYTHONPATH": path})
-               for _ in range(3)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0, 0]
+    workers = [multiprocessing.get_context("fork").Process(target=add_one, args=(tmp_path, 200)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=300)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert (tmp_path / "number").read_text() == "600"
     assert [each.name for each in tmp_path.iterdir()] == ["number"]
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from program import Ended, Forked
 
 import ebmrun
 from ebmrun.training import provenance
 from ebmrun.training.own_modules import own_modules
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = ("logger=csv", "device=cpu", "trainer.max_steps=2", "trainer.log_every=1", "energy._target_=mine.Mine")
+SHORT = ("logger=csv", "device=cpu", "trainer.max_steps=2", "trainer.log_every=1", "energy._target_=mine.Mine",
+         "arch.hidden=[4]", "nudge.strength=0.1", "trainer.batch_size=8", "alignment.every=0")
 ENERGY = """
 import numpy
 from parts.half import half
@@ -37,11 +39,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def launch(folder: Path, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run([sys.executable, "-m", "ebmrun", *words], cwd=folder, text=True, capture_output=True,
-                          env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | variables, timeout=120,
-                          check=False)
+def launch(folder: Path, *words: str) -> Ended:
+    """The command in a process of its own: what a process has imported stays what it was."""
+    process = Forked(folder, *words)
+    said = process.communicate()[1]
+    return Ended(process.returncode, said.splitlines())
 
 
 @pytest.fixture
@@ -118,8 +120,6 @@ def test_modules_are_those_that_the_configuration_names_and_what_they_import(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(folder)
-    for name in ("mine", "parts", "parts.half"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     import mine  # noqa: F401
 
     config = {"energy": {"_target_": "mine.Mine"}, "optim": {"_target_": "torch.optim.SGD"},
@@ -129,12 +129,12 @@ def test_modules_are_those_that_the_configuration_names_and_what_they_import(
         "mine": folder / "mine.py", "parts": folder / "parts" / "__init__.py",
         "parts.half": folder / "parts" / "half.py"}
     assert own_modules(config | {"energy": {}}) == {}
-    for name in ("mine", "parts", "parts.half"):
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("mine", "parts", "parts.half"):  # which monkeypatch would put back
+        del sys.modules[name]
 
 
 def test_a_run_records_its_modules_and_an_energy_that_changes_unfinishes_it(folder: Path) -> None:
-    assert launch(folder, *SHORT, "hydra.run.dir=run").returncode == 0
+    assert launch(folder, *SHORT, "hydra.run.dir=run").status == 0
     hashes = {f"modules/{name}": digest(folder / path) for name, path in (
         ("mine", "mine.py"), ("parts", "parts/__init__.py"), ("parts.half", "parts/half.py"))}
     facts = yaml.safe_load((folder / "run" / ".hydra" / "provenance.yaml").read_text())
@@ -142,28 +142,28 @@ def test_a_run_records_its_modules_and_an_energy_that_changes_unfinishes_it(fold
     found = json.loads((folder / "run" / "summary.json").read_text())
     assert hashes.items() <= {key.removeprefix("provenance/"): value for key, value in found.items()}.items()
     # With the modules as they were, a finished run is one.
-    assert launch(folder, *SHORT, "resume=run").returncode == 0
+    assert launch(folder, *SHORT, "resume=run").status == 0
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
     half = folder / "parts" / "half.py"
     half.write_text("def half(value):\n    return value * 0.5\n")
     done = launch(folder, *SHORT, "resume=run")
-    [line] = done.stderr.splitlines()
-    assert done.returncode == 2 and f"{half} has changed since the run in" in line and "resume=false" in line
+    [line] = done.lines
+    assert done.status == 2 and f"{half} has changed since the run in" in line and "resume=false" in line
     assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == before
-    assert launch(folder, *SHORT, "hydra.run.dir=run", "resume=false").returncode == 0
+    assert launch(folder, *SHORT, "hydra.run.dir=run", "resume=false").status == 0
     found = json.loads((folder / "run" / "summary.json").read_text())
     assert found["provenance/modules/parts.half"] == digest(half) != hashes["modules/parts.half"]
 
 
 def test_a_sweep_says_which_runs_an_energy_that_changed_has_left_behind(folder: Path) -> None:
     sweep = ("-m", *SHORT, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert launch(folder, *sweep).returncode == 0
+    assert launch(folder, *sweep).status == 0
     (folder / "mine.py").open("a").write("# and more\n")
     done = launch(folder, *sweep, "seed=1,2")
-    lines = [line for line in done.stderr.splitlines() if line.startswith("ebmrun: error: ")]
-    assert done.returncode == 2 and len(lines) == 2, done.stderr
+    lines = [line for line in done.lines if line.startswith("ebmrun: error: ")]
+    assert done.status == 2 and len(lines) == 2, done.lines
     assert "seed=1" in lines[0] and f"{folder / 'mine.py'} has changed" in lines[0]
     assert lines[1].startswith("ebmrun: error: failed in sweep: ") and "seed=2" not in lines[1]
     assert len(list(folder.glob("sweep/*/summary.json"))) == 3
-    assert launch(folder, *sweep, "seed=0,1", "resume=false").returncode == 0
+    assert launch(folder, *sweep, "seed=0,1", "resume=false").status == 0
     assert not list(folder.glob("sweep/*/failed.json"))

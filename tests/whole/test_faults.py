@@ -237,7 +237,7 @@ def test_a_folder_that_weights_and_biases_cannot_write_costs_one_warning(tmp_pat
 
 
 @pytest.mark.mounts
-@pytest.mark.parametrize("size", ["4k", "12k", "40k"])
+@pytest.mark.parametrize("size", ["4k", pytest.param("12k", marks=pytest.mark.slow), "40k"])
 def test_a_full_disk_of_weights_and_biases_alone_costs_one_warning(tmp_path: Path, size: str) -> None:
     (tmp_path / "run" / "wandb").mkdir(parents=True)
     done = launch(tmp_path, "logger=wandb", "algo=bp", "trainer.max_steps=300", "trainer.epochs=20",
