@@ -112,12 +112,12 @@ def study(config: Mapping[str, Any]) -> str | None:
 
 
 def torn(path: Path) -> bool:
-    """Whether the file of an offline run ends within a record, or before the first.
+    """Whether the file of an offline run ends within a record, or before the one that ends the run.
 
     It is a log of LevelDB's kind after seven bytes of its own: blocks of 32 KiB, records in chunks that begin with a
     checksum, a length and a type (1 a whole record, 2 to 4 the first, a middle and the last part of one).
     """
-    data, at, kind = path.read_bytes(), 7, 0
+    data, at, kind, record, ended = path.read_bytes(), 7, 0, b"", False
     if data and not data.startswith(b":W&B"):
         return False  # a format of another day, of which nothing is known
     while at < len(data):
@@ -127,8 +127,16 @@ def torn(path: Path) -> bool:
             return True
         else:
             length, kind = struct.unpack_from("<HB", data, at + 4)
+            record = (b"" if kind in (1, 2) else record) + data[at + 7 : at + 7 + length]
             at += 7 + length
-    return at != len(data) or kind not in (1, 4)
+            ended = ended or (kind in (1, 4) and at <= len(data) and _is_exit(record))
+    return at != len(data) or kind not in (1, 4) or not ended
+
+
+def _is_exit(record: bytes) -> bool:
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    return bool(Record.FromString(record).HasField("exit"))
 
 
 def _end_service() -> None:

@@ -54,7 +54,13 @@ def track(run_dir: Path, environment: dict[str, str] | None = None, logger: dict
 
 
 def records(location: str) -> Iterator[Record]:
-    """The records of an offline run: a LevelDB log of blocks of 32 KiB, after seven bytes of the file's own."""
+    """The records of an offline run."""
+    return (record for record, _ in records_and_ends(location))
+
+
+def records_and_ends(location: str) -> Iterator[tuple[Record, int]]:
+    """Each record, and the byte at which it ends: a LevelDB log of blocks of 32 KiB, after seven bytes of the file's
+    own."""
     [path] = Path(location).glob("*.wandb")
     data, at, whole = path.read_bytes(), 7, b""
     while at < len(data):
@@ -68,7 +74,7 @@ def records(location: str) -> Iterator[Record]:
         at += 7 + length
         whole += body
         if kind in (1, 4):  # a whole record, or the last part of one
-            yield Record.FromString(whole)
+            yield Record.FromString(whole), at
             whole = b""
 
 
@@ -144,7 +150,9 @@ def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     [path] = Path(location).glob("*.wandb")
     whole, cut = path.read_bytes(), tmp_path / "cut"
     assert len(whole) > 32768 and not torn(path)
-    for at in (0, 5, 7, 8, 4096, 28672, 32767, 32769, len(whole) - 4096, len(whole) - 1):
+    *between, end = (end for _, end in records_and_ends(location))
+    assert end == len(whole)
+    for at in (0, 5, 7, 8, 4096, 28672, 32767, 32769, len(whole) - 4096, len(whole) - 1, *between[::100], between[-1]):
         cut.write_bytes(whole[:at])
         assert torn(cut), at
 

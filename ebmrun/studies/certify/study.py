@@ -12,6 +12,7 @@ strength is left, h is the feedback gain and r the gradient of backprop (Xie & S
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -73,7 +74,9 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
 
     def sweep(member: EnergyLearning, knob: str, values: Sequence[float], in_parts: bool) -> list[Point]:
         bar = tqdm(values if reference.settled else [], desc=KNOBS[knob], leave=False, disable=None)
-        return [bench.point(at(member, knob, value), value, limit, in_parts) for value in bar]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of digits that are lost: here they are what is measured
+            return [bench.point(at(member, knob, value), value, limit, in_parts) for value in bar]
 
     points, gain_points = sweep(learning, knob, values, True), []
     usable = [p for p in points if p.settled]
