@@ -41,15 +41,15 @@ benchmark: $(VENV)/ready-to-test  ## time gradients and runs against plain PyTor
 	cp $(addprefix outputs/benchmark/,benchmark.csv benchmark.json benchmark.png README.md) results/benchmark
 
 # Five seeds of each run of one epoch; an earlier sweep's folders would be mixed in, so they go first.
-EPOCH = dataset=mnist seed=0,1,2,3,4 trainer.epochs=1 trainer.log_every=1 logger=csv
-PUBLISHED = relax=gradient_flow relax.step_size=0.3 relax.max_steps=50 relax.tol=0
+FIVE = seed=0,1,2,3,4 logger=csv
 
 reproduce: $(VENV)/ready-to-test  ## the paper's figures and the unification, into results/paper and results/unification
 	rm -rf outputs/paper outputs/unification
 	$(BIN)/ebmrun study=paper logger=csv hydra.run.dir=outputs/paper/inference
-	$(BIN)/ebmrun -m algo=bp $(EPOCH) alignment.every=0 hydra.sweep.dir=outputs/paper/backprop
-	$(BIN)/ebmrun -m algo=pc $(EPOCH) alignment.every=1 hydra.sweep.dir=outputs/paper/converged
-	$(BIN)/ebmrun -m algo=pc $(EPOCH) alignment.every=1 $(PUBLISHED) hydra.sweep.dir=outputs/paper/as_published
+	$(BIN)/ebmrun -m experiment=millidge2023_converged $(FIVE) algo=bp alignment.every=0 \
+	    hydra.sweep.dir=outputs/paper/backprop
+	$(BIN)/ebmrun -m experiment=millidge2023_converged $(FIVE) hydra.sweep.dir=outputs/paper/converged
+	$(BIN)/ebmrun -m experiment=millidge2023_as_published $(FIVE) hydra.sweep.dir=outputs/paper/as_published
 	$(BIN)/ebmrun study=unification logger=csv hydra.run.dir=outputs/unification
 	$(BIN)/python scripts/figure_paper.py outputs/paper results/paper
 	$(BIN)/python scripts/figure_unification.py outputs/unification results/unification

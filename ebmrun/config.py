@@ -5,8 +5,10 @@ What is wrong with it is said before torch is loaded, which takes longer than al
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
@@ -28,20 +30,26 @@ REFERENCES = ("backprop", "implicit", "both")
 
 @dataclass
 class TrainerConfig:
-    """Epochs, examples a batch, a cap on all steps (null: none), steps between two rows of metrics.csv, and whether
-    torch.compile translates the gradient first (it needs a C++ compiler, and minutes for the first batch)."""
+    """Epochs, examples a batch, a cap on all steps (null: none), steps between two rows of metrics.csv, epochs without
+    a better validation accuracy after which the training stops (null: it does not), the norm to which a larger gradient
+    is shortened before its step (null: none is), and whether torch.compile translates the gradient first (it needs a
+    C++ compiler, and minutes for the first batch)."""
 
     epochs: int = 10
     batch_size: int = 64
     max_steps: int | None = None
     log_every: int = 10
+    patience: int | None = None
+    clip_norm: float | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "log_every", "max_steps"):
+        for key in ("epochs", "batch_size", "log_every", "max_steps", "patience"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{key}={value} must be 1 or more")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ConfigError(f"trainer.clip_norm={self.clip_norm} must be a positive number, or null for no limit")
         compiler = os.environ.get("CXX", "g++")  # where torch looks
         if self.compile and not shutil.which(compiler):
             raise ConfigError(f"trainer.compile={self.compile} needs a C++ compiler, and {compiler} is none: "
@@ -70,7 +78,9 @@ class Config:
     arch: Any = MISSING
     energy: Any = MISSING
     cost: Any = MISSING
+    augment: Any = MISSING
     optim: Any = MISSING
+    schedule: Any = MISSING
     study: Any = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     nudge: Nudge = field(default_factory=Nudge)
@@ -125,6 +135,15 @@ def typed(cfg: DictConfig) -> Config:
     """The composed configuration as the dataclasses above, with every key and value checked. Raises ConfigError."""
     require_known(cfg, Config)
     return cast(Config, OmegaConf.to_object(cfg))
+
+
+def forget_inherited(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Another optimizer by ``optim._target_`` keeps the learning rate, and of the keys of the option that it replaces
+    only those that ``overrides`` of the command set: momentum means nothing to some, and something else to others."""
+    named = {word.lstrip("+").partition("=")[0] for word in overrides}
+    if "optim._target_" in named:
+        cfg.optim = {key: value for key, value in cfg.optim.items()
+                     if key in ("_target_", "lr") or any(f"{name}.".startswith(f"optim.{key}.") for name in named)}
 
 
 def require_known(cfg: DictConfig, schema: type, above: str = "") -> None:

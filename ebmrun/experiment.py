@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ebmrun.config import Config, resolved, typed
+from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
 from ebmrun.theory import cost_contract
@@ -24,6 +25,7 @@ from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contra
 from ebmrun.theory.learning import Algorithm, EnergyLearning
 from ebmrun.theory.network import Network, initialise, require_affine, require_owned
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.schedule import Schedule
 from ebmrun.training.uncompiled import without_compiler
 
 
@@ -37,6 +39,7 @@ class Parts:
     network: Network
     cost: Cost
     algorithm: Algorithm
+    augment: Augmentation
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
@@ -53,7 +56,7 @@ def build(cfg: DictConfig) -> Parts:
     device = config.torch_device()
     torch.manual_seed(config.seed)
     torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
-    dataset = load(config.dataset, device, config.dtype)
+    dataset = load(config.dataset, device, config.dtype, config.seed)
     network: Network = _made("arch", cfg.arch, Network, shape=dataset.shape, classes=dataset.classes)
     network = initialise(network, config.seed).to(device, config.dtype)
     require_owned(network)
@@ -61,7 +64,9 @@ def build(cfg: DictConfig) -> Parts:
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
-    return Parts(config, device, dataset, network, cost, algorithm)
+    augment: Augmentation = _made("augment", cfg.augment, Augmentation)
+    augment.require_fit(dataset.shape)
+    return Parts(config, device, dataset, network, cost, algorithm, augment)
 
 
 def first_batch(parts: Parts) -> tuple[Tensor, Tensor]:
@@ -152,12 +157,20 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     try:
         made: torch.optim.Optimizer = instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
     except Exception as error:
-        raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}") from error
+        raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}; optim=torch has no "
+                          "keys but lr") from error
     closure = inspect.signature(type(made).step).parameters.get("closure")
     if closure and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optim._target_={cfg.optim._target_} asks for the loss again within a step, which a "
                           "learning rule of its own cannot answer: use optim=sgd or adam")
     return made
+
+
+def schedule(cfg: DictConfig, config: Config, made: torch.optim.Optimizer) -> Schedule:
+    """The schedule of an optimizer's learning rates. Raises ConfigError for one that does not fit the run."""
+    found: Schedule = _made("schedule", cfg.schedule, Schedule)
+    found.require_fit(config.trainer.epochs, [group["lr"] for group in made.param_groups])
+    return found
 
 
 def _function(key: str, path: Any) -> Callable[..., Any]:

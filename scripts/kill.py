@@ -5,7 +5,7 @@
 Each life of a run is `ebmrun resume=true hydra.run.dir=RUN OVERRIDE ...` in a process that SIGKILL ends after a random
 part of the time that the whole training takes. One life in four, and the first after a run has come to its end, is a
 restart in the same folder (`resume=false`). After each kill, the folder must not say more than it has. A run that
-outlives its part is compared, and every second time the next one begins: weights, optimizer, summary.json and
+outlives its part is compared, and every second time the next one begins: weights, optimizer, best.pt, summary.json and
 metrics.csv (but for its clock) must be those of the run left alone, bit for bit. Prints one line for each kill; exits
 with 1 at the first difference.
 """
@@ -59,12 +59,20 @@ def life(run: Path, resume: bool, overrides: list[str], seconds: float | None = 
 def difference(alone: Path, run: Path) -> str:
     """What tells a run from the one left alone; empty for nothing."""
     whole, parts = (checkpoint.load(each / "checkpoint.pt") for each in (alone, run))
-    for part in ("step", "network", "optimizer"):
+    for part in ("step", "network", "optimizer", "selection"):
         if not same(whole[part], parts[part]):
             return f"{part} in checkpoint.pt"
+    kept = [each / "best.pt" for each in (alone, run)]
+    if kept[0].exists() != kept[1].exists() or kept[0].exists() and not same(*(best(path) for path in kept)):
+        return "best.pt"
     if rows(alone) != rows(run):
         return "metrics.csv"
     return "" if timeless(folder.summary(alone)) == timeless(folder.summary(run)) else "summary.json"
+
+
+def best(path: Path) -> dict[str, Any]:
+    """What best.pt holds, but for how its run was asked for."""
+    return {key: value for key, value in checkpoint.load(path).items() if key != "config"}
 
 
 def same(a: object, b: object) -> bool:
@@ -91,10 +99,11 @@ def timeless(found: dict[str, Any]) -> dict[str, Any]:
 
 def truthful(run: Path) -> bool:
     """Whether a folder, whenever its run was killed, says no more than it has: a summary only with a checkpoint of as
-    many steps, and a checkpoint only with the rows up to it."""
+    many steps, and a checkpoint, or the best one, only with the rows up to it."""
     kept = checkpoint.load(run / "checkpoint.pt")["step"] if (run / "checkpoint.pt").exists() else 0
     last = int(rows(run)[-1]["step"]) if (run / "metrics.csv").exists() and rows(run) else 0
-    return kept <= last and folder.summary(run).get("steps", kept) == kept
+    selected = checkpoint.load(run / "best.pt")["step"] if (run / "best.pt").exists() else 0
+    return max(kept, selected) <= last and folder.summary(run).get("steps", kept) == kept
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from ebmrun.data.config import DatasetConfig
 from ebmrun.data.download import torchvision_datasets
@@ -25,7 +26,7 @@ HEADERS = {
 
 
 def read(name: str, root: Path, dtype: torch.dtype = torch.float64, ends: tuple[float, float] = (-1, 1)) -> Dataset:
-    return load(DatasetConfig(name, str(root), list(ends)), CPU, dtype)
+    return load(DatasetConfig(name, str(root), range=list(ends)), CPU, dtype)
 
 
 def complaint(name: str, root: Path) -> str:
@@ -75,4 +76,33 @@ def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
         listed = [[name, md5(folder / name)] for name, _ in getattr(source, attribute)]
         monkeypatch.setattr(source, attribute, listed)
     monkeypatch.setattr(source, "meta", source.meta | {"md5": md5(folder / "batches.meta")})
+    return written
+
+
+def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """CIFAR-100's pickles with random images of all classes, made the published ones; returns the pixels by file."""
+    source = torchvision_datasets().CIFAR100
+    folder = root / source.base_folder
+    folder.mkdir(parents=True)
+    written = {}
+    for seed, name in enumerate(("train", "test")):
+        written[name] = np.random.default_rng(seed).integers(0, 256, (100, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": written[name], "fine_labels": [*range(99, -1, -1)]}))
+        monkeypatch.setattr(source, f"{name}_list", [[name, md5(folder / name)]])
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}))
+    monkeypatch.setattr(source, "meta", source.meta | {"md5": md5(folder / "meta")})
+    return written
+
+
+def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """SVHN's files with 20 random images each, (height, width, channels, N), made the published ones. Its labels are
+    1 to 10, of which 10 stands for the digit 0."""
+    source, written = torchvision_datasets().SVHN, {}
+    listed = dict(source.split_list)
+    for seed, name in enumerate(("train", "test")):
+        written[name] = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, 20), dtype=np.uint8)
+        path = root / f"{name}_32x32.mat"
+        savemat(path, {"X": written[name], "y": np.arange(20)[:, None] % 10 + 1})
+        listed[name] = [source.split_list[name][0], path.name, md5(path)]
+    monkeypatch.setattr(source, "split_list", listed)
     return written

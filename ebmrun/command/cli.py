@@ -25,7 +25,7 @@ from yaml import YAMLError
 from ebmrun.command import completion, help
 from ebmrun.command.messages import complaint, one_line, plain_warnings, say
 from ebmrun.command.sweep import record_failure, record_held
-from ebmrun.config import resolved, typed  # which registers the schema of the configuration
+from ebmrun.config import forget_inherited, resolved, typed  # which registers the schema of the configuration
 from ebmrun.errors import ConfigError, Held, RunError
 from ebmrun.training import folder
 from ebmrun.training.interrupts import termination
@@ -136,6 +136,7 @@ def task(cfg: DictConfig) -> None:
 
 def in_folder(cfg: DictConfig, made_dir: Path, overrides: list[str], several: bool) -> None:
     """The run, once its folder is its own. Of the processes of `torchrun`, the first one holds it for all."""
+    forget_inherited(cfg, overrides)
     asked = typed(cfg).resume
     if isinstance(asked, str) and several:
         raise ConfigError(f"resume={asked} is one run's folder, and these are several: give theirs, as "

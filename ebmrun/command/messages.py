@@ -17,7 +17,13 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 from yaml import MarkedYAMLError
 
 from ebmrun.errors import no_such_key, warn
@@ -76,6 +82,8 @@ def complaint(error: BaseException, groups: Iterable[str]) -> str:
         return f"{str(error).split(chr(39))[1]}.yaml: {complaint(error.__context__, groups)}"
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
         return _unknown_key(error, groups)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value: write {error.full_key}=VALUE"
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key}: {str(error).splitlines()[0]}" if error.full_key else one_line(error)
     if isinstance(error, InstantiationException) and str(error).startswith("Error locating target"):

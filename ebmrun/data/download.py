@@ -21,7 +21,8 @@ from ebmrun.errors import ConfigError
 
 PATIENCE = 10.0  # seconds for a server to answer before the network counts as absent
 STALL = 60.0  # seconds without a byte after which a download has failed
-SOURCES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
+SOURCES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10",
+           "cifar100": "CIFAR100", "svhn": "SVHN"}
 
 
 def fetch(name: str, root: str | Path) -> None:
@@ -38,12 +39,13 @@ def fetch(name: str, root: str | Path) -> None:
         return
     timeout = socket.getdefaulttimeout()
     try:
-        if not _answers(getattr(source, "mirrors", None) or [source.url]):
+        if not _answers(_addresses(source)):
             raise OSError("no server answers")
         socket.setdefaulttimeout(STALL)  # torchvision sets none
         nearest = next(folder for folder in (root, *root.parents) if folder.is_dir())
         with TemporaryDirectory(prefix=".download-", dir=nearest) as folder:
-            source(folder, download=True)
+            for part in _parts(source):
+                source(folder, download=True, **part)
             for file in missing:
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(Path(folder, file), root / file)
@@ -68,6 +70,8 @@ def files_of(source: Any) -> dict[str, str | None]:
     """The files below a root that torchvision's ``source`` reads, with their MD5 sums where it knows them."""
     if hasattr(source, "resources"):
         return {f"{source.__name__}/raw/{Path(archive).stem}": None for archive, _ in source.resources}
+    if hasattr(source, "split_list"):
+        return {file: checksum for _, file, checksum in (source.split_list[part["split"]] for part in _parts(source))}
     listed = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
     return {f"{source.base_folder}/{file}": checksum for file, checksum in listed}
 
@@ -81,6 +85,17 @@ def torchvision_datasets() -> Any:
             torch.library.define(operator, "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
         from torchvision import datasets
     return datasets
+
+
+def _parts(source: Any) -> list[dict[str, str]]:
+    """The arguments with which torchvision fetches every file of a set: SVHN's come part by part."""
+    return [{"split": "train"}, {"split": "test"}] if hasattr(source, "split_list") else [{}]
+
+
+def _addresses(source: Any) -> Sequence[str]:
+    if hasattr(source, "split_list"):
+        return [source.split_list["train"][0]]
+    return getattr(source, "mirrors", None) or [source.url]
 
 
 def _answers(addresses: Sequence[str]) -> bool:

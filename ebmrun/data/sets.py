@@ -1,55 +1,101 @@
-"""Data sets as tensors on the device, and the batches of an epoch.
+"""Data sets as inputs and targets on the device, and the batches of an epoch.
 
-A whole set sits in memory, scaled once; a batch is a slice of a permutation. torchvision reads the files; what it would
-read wrongly or not at all (a cut or altered file) is found before.
+A set that is not large sits in memory, scaled once; a batch is a slice of a permutation. A large one stays where it is
+stored, and each batch is read and scaled while the one before it is trained on.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebmrun.data import arrays, image_folder, published
 from ebmrun.data.config import DatasetConfig
-from ebmrun.data.download import SOURCES, fetch, files_of, folder_of, torchvision_datasets
-from ebmrun.errors import ConfigError
+from ebmrun.data.parts import Part, Parts, limited, parted
+from ebmrun.data.scaling import Scaling, scaling
+from ebmrun.data.stores import Index, Memory, Store
+from ebmrun.errors import ConfigError, RunError
 
-CLASSES = 10  # of every data set here
-AGAIN = "delete it so that it is fetched again"
+LARGE = 2**30  # bytes of inputs, above which a set is left where it is stored
 
-Part = tuple[Tensor, Tensor]  # pixels as stored, (examples, channels, height, width), and labels
+READERS = {**dict.fromkeys(published.READERS, published.read), "npz": arrays.read, "folder": image_folder.read}
+
+
+class Stored:
+    """Stands for a tensor of inputs: what is taken from it is read and scaled."""
+
+    def __init__(self, store: Store, scale: Scaling, device: torch.device) -> None:
+        self.store, self.scale, self.device = store, scale, device
+        self.shape = torch.Size([len(store), *store.shape])
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: Index | slice) -> Tensor:
+        return next(self.stream([index]))
+
+    def stream(self, order: Sequence[Index | slice]) -> Iterator[Tensor]:
+        """One batch after another, each on its way to the device while the one before it is used."""
+        stored = self.store.stream([_numbers(index, len(self)) for index in order])
+        ahead: list[Tensor] = []
+        for batch in stored:
+            pinned = batch.pin_memory() if self.device.type == "cuda" and not batch.is_cuda else batch
+            ahead.append(self.scale(pinned.to(self.device, non_blocking=True)))
+            if len(ahead) > 1:
+                yield ahead.pop(0)
+        yield from ahead
+
+
+class OneHot:
+    """Stands for a tensor of one-hot targets, which would be as large as the inputs where there are many classes."""
+
+    def __init__(self, labels: Int64[Tensor, " examples"], classes: int, dtype: torch.dtype) -> None:
+        self.labels, self.dtype, self.shape = labels, dtype, torch.Size([len(labels), classes])
+
+    def __getitem__(self, index: Index | slice | int) -> Tensor:
+        return F.one_hot(self.labels[index], self.shape[1]).to(self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples side by side: ``inputs`` in ``dataset.range``, ``targets`` one-hot, ``labels`` in 0..classes-1."""
+    """Examples side by side: ``inputs``, (examples, *shape), ``targets`` one-hot, ``labels`` in 0..classes-1."""
 
-    inputs: Float[Tensor, " examples *shape"]
-    targets: Float[Tensor, "examples classes"]
+    inputs: Tensor | Stored
+    targets: Tensor | OneHot
     labels: Int64[Tensor, " examples"]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    def stream(self, order: Sequence[Index | slice]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs, targets and labels of one batch after another."""
+        where = [each if isinstance(each, slice) else each.to(self.device, non_blocking=True) for each in order]
+        batches = self.inputs.stream(order) if isinstance(self.inputs, Stored) else (self.inputs[i] for i in where)
+        for index, x in zip(where, batches):
+            yield x, self.targets[index], self.labels[index]
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split with inputs of one shape, such as (1, 28, 28)."""
+    """A training and a test split, and perhaps one for validation, with inputs of one shape, such as (1, 28, 28).
+    ``black`` is the input that a pixel without light becomes, one number a channel."""
 
     name: str
     train: Split
     test: Split
+    val: Split | None = None
+    black: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,26 +106,73 @@ class Dataset:
         return self.train.targets.shape[1]
 
 
-def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """The data set ``config.name`` on ``device``, its pixels mapped linearly from [0, peak] to ``config.range``.
-
-    Files that ``config.root`` lacks are downloaded once.
+def load(config: DatasetConfig, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Dataset:
+    """The data set of a configuration on ``device``; ``seed`` draws the subset and the validation examples.
 
     Raises:
-        ConfigError: an unknown name; a root that cannot be read; a file that is cut, altered or does not fit
-            its partner; data that are absent and cannot be fetched.
+        ConfigError: an unknown name; files that cannot be read, are cut, altered or do not fit each other; data that
+            are absent and cannot be fetched; what does not fit the configuration.
     """
-    if config.name not in READERS:
+    if not config._target_ and config.name not in READERS:
         raise ConfigError(f"dataset.name={config.name} is unknown: choose one of {', '.join(READERS)}")
-    root = folder_of(config.root)
     try:
-        peak, *parts = READERS[config.name](root)
-    except OSError as error:
-        mend = "point it, or the variable EBMRUN_DATA, at a folder that can be"
-        raise ConfigError(f"dataset.root={root} cannot be read ({error}): {mend}") from error
-    low, high = config.range
-    train, test = (_split(part, peak, low, high, device, dtype) for part in parts)
-    return Dataset(config.name, train, test)
+        parts = chosen(arrays.call(config) if config._target_ else READERS[config.name or ""](config), config, seed)
+        parts = placed(parts, config, dtype)
+        scale = scaling(parts, config, dtype)
+    except RunError as error:  # nothing runs yet
+        raise ConfigError(str(error)) from error
+    splits = {name: _split(part, parts.classes, scale, device)
+              for name, part in (("train", parts.train), ("test", parts.test), ("val", parts.val)) if part}
+    return Dataset(parts.name, **splits, black=scale.black(parts.train.store.shape).to(device))
+
+
+def chosen(parts: Parts, config: DatasetConfig, seed: int) -> Parts:
+    """The parts with as many training and validation examples as asked for. Raises ConfigError."""
+    if config.limit is not None:
+        parts = replace(parts, train=limited(parts.train, config.limit, seed))
+    if config.validation:
+        if parts.val:
+            raise ConfigError(f"dataset.validation={config.validation} sets training examples aside, and {parts.name} "
+                              "has validation examples of its own: leave it out")
+        train, val = parted(parts.train, config.validation, seed, parts.classes)
+        parts = replace(parts, train=train, val=val)
+    return parts
+
+
+def placed(parts: Parts, config: DatasetConfig, dtype: torch.dtype) -> Parts:
+    """The parts in memory, unless they are to stay on the disk. Raises ConfigError where they cannot."""
+    found = [part for part in (parts.train, parts.test, parts.val) if part]
+    if config.in_memory is False and all(isinstance(part.store, Memory) for part in found):
+        raise ConfigError(f"dataset.in_memory=False: {parts.name} is read into memory as a whole; leave it out, or "
+                          "give images in folders, an .npz file of numpy.savez (not savez_compressed), or .npy files")
+    large = sum(_bytes(part, dtype) for part in found) > LARGE
+    if config.in_memory is True or config.in_memory == "auto" and not large:
+        return replace(parts, train=_held(parts.train), test=_held(parts.test), val=parts.val and _held(parts.val))
+    for part in found:
+        if isinstance(part.store, image_folder.Images):
+            part.store.look()
+    return parts
+
+
+def _held(part: Part) -> Part:
+    return part if isinstance(part.store, Memory) else replace(part, store=Memory(torch.cat(list(part.store.chunks()))))
+
+
+def _bytes(part: Part, dtype: torch.dtype) -> int:
+    return len(part) * prod(part.store.shape) * dtype.itemsize
+
+
+def _split(part: Part, classes: int, scale: Scaling, device: torch.device) -> Split:
+    labels, store = part.labels.to(device), part.store
+    if isinstance(store, Memory):
+        store = Memory(store.values.to(device))
+        if _bytes(part, scale.dtype) <= LARGE:
+            return Split(scale(store.values), F.one_hot(labels, classes).to(scale.dtype), labels)
+    return Split(Stored(store, scale, device), OneHot(labels, classes, scale.dtype), labels)
+
+
+def _numbers(index: Index | slice, examples: int) -> Index:
+    return torch.arange(*index.indices(examples)) if isinstance(index, slice) else index.cpu()
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -103,85 +196,3 @@ def batches(examples: int, batch_size: int, seed: int, epoch: int) -> tuple[Int6
     if seed < 0:
         raise ConfigError(f"seed={seed} is negative: choose 0 or more")
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(examples)).split(batch_size)
-
-
-def _split(part: Part, peak: int, low: float, high: float, device: torch.device, dtype: torch.dtype) -> Split:
-    pixels, labels = (each.to(device) for each in part)
-    inputs = pixels.to(dtype).div_(peak).mul_(high - low).add_(low)
-    return Split(inputs, F.one_hot(labels, CLASSES).to(dtype), labels)
-
-
-def _digits(root: Path) -> tuple[int, Part, Part]:
-    rows = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=","))  # 64 pixels and a label each
-    pixels, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1].long()
-    order = labels.argsort(stable=True)  # class by class: each fifth one makes a stratified test split
-    test = torch.zeros_like(labels, dtype=torch.bool).index_fill(0, order[::5], True)
-    return 16, (pixels[~test], labels[~test]), (pixels[test], labels[test])
-
-
-def _digits_file() -> Path:
-    """scikit-learn's file of digits, without scikit-learn itself, which takes longer to load than the rest of a run."""
-    found = find_spec("sklearn")
-    folders = (found and found.submodule_search_locations) or []
-    for path in (Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders):
-        if path.is_file():
-            return path
-    raise ConfigError("dataset.name=digits is bundled with scikit-learn, whose file digits.csv.gz is not where it was: "
-                      "install scikit-learn again, or use another dataset")
-
-
-def _mnist_like(name: str, root: Path) -> tuple[int, Part, Part]:
-    fetch(name, root)
-    folder = root / SOURCES[name] / "raw"
-    train, test = (
-        _pair(folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte")
-        for prefix in ("train", "t10k")
-    )
-    return 255, train, test
-
-
-def _pair(images: Path, marks: Path) -> Part:
-    pixels, labels = _idx(images, (28, 28)).unsqueeze(1), _idx(marks, ())
-    if len(pixels) != len(labels):
-        raise ConfigError(
-            f"{images} holds {len(pixels)} images, {marks.name} {len(labels)} labels: delete both"
-        )
-    if labels.max() >= CLASSES:
-        raise ConfigError(f"{marks} holds a label {labels.max()}, and the last is {CLASSES - 1}: {AGAIN}")
-    return pixels, labels
-
-
-def _idx(path: Path, item: tuple[int, ...]) -> Tensor:
-    """The items of an idx file, whose header must be the one that its length calls for.
-
-    Source: Y. LeCun, C. Cortes & C. Burges, The MNIST database, section on file formats.
-    """
-    count, rest = divmod(path.stat().st_size - 4 * (2 + len(item)), prod(item))
-    header = struct.pack(f">{2 + len(item)}I", 0x0801 + len(item), max(count, 0), *item)
-    with path.open("rb") as file:
-        if count < 1 or rest or file.read(len(header)) != header:
-            kind = f"{'x'.join(map(str, item))} images" if item else "labels"
-            raise ConfigError(f"{path} is not a whole idx file of {kind}: {AGAIN}")
-    reader = torchvision_datasets().mnist
-    return reader.read_image_file(path) if item else reader.read_label_file(path)
-
-
-def _cifar(name: str, root: Path) -> tuple[int, Part, Part]:
-    fetch(name, root)
-    source = getattr(torchvision_datasets(), SOURCES[name])
-    for file, checksum in files_of(source).items():  # a pickle runs what it holds: open only the published ones
-        if not torchvision_datasets().utils.check_integrity(root / file, checksum):
-            raise ConfigError(f"{root / file} is not the published file: {AGAIN}")
-    train, test = (_channels_first(source(root, train=train)) for train in (True, False))
-    return 255, train, test
-
-
-def _channels_first(images: Any) -> Part:
-    return torch.from_numpy(images.data).permute(0, 3, 1, 2), torch.tensor(images.targets)
-
-
-READERS: dict[str, Callable[[Path], tuple[int, Part, Part]]] = {
-    "digits": _digits,
-    **{name: partial(_mnist_like, name) for name in ("mnist", "fashion_mnist", "kmnist")},
-    "cifar10": partial(_cifar, "cifar10"),
-}

@@ -19,6 +19,8 @@ from ebmrun.training.folder import LOCK
 MEASURES = {
     "test/accuracy": "test accuracy",
     "test/loss": "test loss",
+    "val/accuracy": "validation accuracy",
+    "best/test/accuracy": "test accuracy of best.pt",
     "train/loss": "train loss",
     "alignment/angle": "angle, degrees",
     "alignment/relative_error": "relative error",
@@ -28,7 +30,8 @@ MEASURES = {
     "time/step_ms": "ms a step",
 }
 TRAINING, BACKPROP = "ebmrun.training.run.train", "backprop"  # how a configuration names them
-WITHOUT_BEARING = ("resume", "logger", "device", "dataset.root")  # on what a run computes
+# on what a run computes
+WITHOUT_BEARING = ("resume", "logger", "device", "dataset.root", "dataset.in_memory", "dataset.workers")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ebmrun.theory.nudge import Pull
 
 Size = float | Batch  # of a step: one number, or one a row
 
+LATE = 2.0  # softness of kinks where the layer below answers a step later
 UNBALANCED = 2  # first steps, which mostly reach the equilibrium where no unit comes to a kink
 
 
@@ -99,9 +100,9 @@ def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], 
     """The layers of even height all at once, and then, with drives refreshed, those of odd height."""
     even = [height % 2 == 0 for height in space.network.heights]
     now, then = zip(*((size, 0.0) if e else (0.0, size) for e, size in zip(even, sizes)))
-    first = descend(space, u, drives, signals, pull, False, now, before)
+    first = descend(space, u, drives, signals, pull, False, now, before, LATE)
     drives, signals = ascend(space, first.moved, drives)
-    second = descend(space, first.moved, drives, signals, pull, False, then, before and first.feedback)
+    second = descend(space, first.moved, drives, signals, pull, False, then, before, LATE)
     return replace(second, before=u, answers=[a if e else b for e, a, b in zip(even, first.answers, second.answers)],
                    messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
 

@@ -12,6 +12,7 @@ from ebmrun.data.sets import Split
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.theory.learning import Algorithm
 from ebmrun.theory.network import Network
+from ebmrun.training.selection import Selection
 from ebmrun.training.tracking import Silent
 from ebmrun.training.trainer import Trainer
 
@@ -35,9 +36,10 @@ def rehearse(trainer: Trainer, algorithm: Algorithm, size: int, optimizer: Calla
         optimizer=optimizer(network),
         references={},
         align_every=0,
-        dataset=replace(trainer.dataset, test=few),
+        dataset=replace(trainer.dataset, test=few, val=None),
         config=replace(config, batch_size=size, max_steps=min(STEPS, trainer.steps), log_every=1, compile=False),
         shows=False,
+        selection=Selection(),
     )
     try:
         twin.train(0, Silent(), lambda step: None, lambda: False)

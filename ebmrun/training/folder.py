@@ -34,7 +34,8 @@ CONFIG = Path(".hydra", "config.yaml")
 # what it could go on from, then its rows, and last its configuration, which says that it began.
 RESULTS = ("summary.json", FAILED, "checkpoint.pt", "best.pt", "metrics.csv", CONFIG)
 # What a resumed run may do otherwise than the run that it continues.
-FREE_ON_RESUME = ("resume", "device", "logger", "dataset.root", "trainer.epochs", "trainer.max_steps")
+FREE_ON_RESUME = ("resume", "device", "logger", "dataset.root", "dataset.in_memory", "dataset.workers",
+                  "trainer.epochs", "trainer.max_steps")
 
 
 def begun(run_dir: Path) -> bool:

@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 
 from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
-from ebmrun.experiment import Parts, build, optimizer, references
+from ebmrun.experiment import Parts, build, optimizer, references, schedule
 from ebmrun.training import checkpoint, folder
 from ebmrun.training.differences import require_same
 from ebmrun.training.distributed import Job, job
 from ebmrun.training.dry_run import rehearse
 from ebmrun.training.interrupts import interrupts
 from ebmrun.training.provenance import require_same_modules
+from ebmrun.training.selection import Selection
 from ebmrun.training.summary import show, summarise
 from ebmrun.training.tracking import Progress, Silent, Tracker
 from ebmrun.training.trainer import Trainer
@@ -33,7 +34,6 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         parts = build(cfg)
         config = parts.config
         trainer = trainer_of(parts, cfg, processes)
-        total = trainer.steps  # a batch larger than the data is an error before anything is written
         composed = resolved(cfg)
         done = restore(run_dir, composed, trainer) if config.resume else None
         steps = done.steps if done else 0
@@ -41,7 +41,7 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             share = processes.largest_share(config.trainer.batch_size)
             rehearse(trainer, parts.algorithm, share, partial(optimizer, cfg))
         earlier = folder.summary(run_dir)
-        if steps >= total and earlier.get("steps") == steps:
+        if trainer.finished(steps) and earlier.get("steps") == steps:
             if processes.leads:
                 show(earlier, run_dir, None)
             return
@@ -49,7 +49,8 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
                    if processes.leads else Silent())
         with tracker, interrupts() as interrupt:
             saves = partial(save, run_dir, composed, trainer) if processes.leads else lambda step: None
-            trainer.train(steps, tracker, saves, lambda: interrupt.stops(processes.largest))
+            if not trainer.finished(steps):
+                trainer.train(steps, tracker, saves, lambda: interrupt.stops(processes.largest))
             if interrupt.number:
                 raise SystemExit(interrupt.exit_status)
             if processes.leads:
@@ -61,15 +62,26 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     """The trainer of a run, its gradients shared out over the processes of a job."""
     config, steps = parts.config, optimizer(cfg, parts.network)
     measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
-    return Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
-                   config.trainer, config.seed, config.alignment.every, processes.shows)
+    trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
+                      config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
+                      schedule(cfg, config, steps))
+    if config.trainer.patience is None:
+        return trainer
+    if not parts.dataset.val:
+        raise ConfigError(f"trainer.patience={config.trainer.patience} waits for a better validation accuracy, and "
+                          "there are no validation examples: set dataset.validation=0.1")
+    return replace(trainer, selection=Selection(config.trainer.patience * trainer.steps_per_epoch))
 
 
 def save(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer, step: int) -> None:
-    """Leaves a checkpoint after a step, for ``restore``."""
-    checkpoint.save(run_dir / "checkpoint.pt", {
-        "config": composed, "step": step, "network": trainer.network.state_dict(),
-        "optimizer": trainer.optimizer.state_dict()})
+    """Leaves a checkpoint after a step, for ``restore``, and the same as best.pt after one with the best validation
+    accuracy so far."""
+    selection = trainer.selection
+    contents = {"config": composed, "step": step, "network": trainer.network.state_dict(),
+                "optimizer": trainer.optimizer.state_dict(), "selection": selection.state()}
+    if selection.step == step:  # before the checkpoint: killed between the two, a run comes here again
+        checkpoint.save(run_dir / "best.pt", contents)
+    checkpoint.save(run_dir / "checkpoint.pt", contents)
 
 
 def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> Progress | None:
@@ -91,6 +103,7 @@ def restore(run_dir: Path, composed: Mapping[str, Any], trainer: Trainer) -> Pro
     try:
         trainer.network.load_state_dict(saved["network"])
         trainer.optimizer.load_state_dict(saved["optimizer"])
+        trainer.selection.restore(saved["selection"])
         then = replace(trainer, config=TrainerConfig(**saved["config"]["trainer"]))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"the checkpoint {path} has other contents than its configuration asks for "

@@ -11,8 +11,8 @@ from typing import Any
 
 def summarise(metrics: Path) -> dict[str, float]:
     """From metrics.csv: what is measured at an evaluation or of a batch's cost as last measured, convergence as the
-    share of rows, a worst layer as the one that most rows name, everything else as the median over rows. Keys that were
-    never measured are left out."""
+    share of rows, a worst layer as the one that most rows name, everything else as the median over rows. ``best/`` is
+    of the step with the best validation accuracy. Keys that were never measured are left out."""
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, float] = {"steps": int(rows[-1]["step"])} if rows else {}
@@ -20,12 +20,17 @@ def summarise(metrics: Path) -> dict[str, float]:
         values = [float(row[key]) for row in rows if row[key] != ""]
         if key == "step" or not values:
             continue
-        if key in ("epoch", "relax/free_converged") or key.startswith(("train/", "test/")):
+        if key in ("epoch", "relax/free_converged") or key.startswith(("train/", "test/", "val/", "optim/")):
             found[key] = values[-1]
         elif key.endswith("converged"):
             found[key] = mean(values)
         else:
             found[key] = int(mode(values)) if key.endswith("worst_layer") else median(values)
+    validated = [row for row in rows if row.get("val/accuracy")]
+    if validated:
+        best = max(validated, key=lambda row: float(row["val/accuracy"]))  # the first of equals
+        found |= {"best/step": int(best["step"])} | {
+            f"best/{key}": float(best[key]) for key in ("val/accuracy", "test/accuracy")}
     return found
 
 
@@ -35,6 +40,8 @@ def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) 
         ("train loss", "train/loss", ".4g"),
         ("test loss", "test/loss", ".4g"),
         ("test accuracy", "test/accuracy", ".4f"),
+        ("validation accuracy", "val/accuracy", ".4f"),
+        ("test of best.pt", "best/test/accuracy", ".4f"),
         ("angle to {reference}", "alignment/angle", ".3g"),
         ("relative error", "alignment/relative_error", ".3g"),
         ("worst layer", "alignment/relative_error/worst", ".3g"),

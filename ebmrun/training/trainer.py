@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ebmrun.config import TrainerConfig
-from ebmrun.data.sets import Dataset, batches, steps_per_epoch
+from ebmrun.data.augment import Augmentation, Unchanged, draws
+from ebmrun.data.sets import Dataset, Split, batches, steps_per_epoch
 from ebmrun.errors import Diverged
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.learning import Algorithm, Estimate
 from ebmrun.theory.network import Network
+from ebmrun.training.schedule import Constant, Schedule
+from ebmrun.training.selection import Selection
 from ebmrun.training.tracking import Tracker
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 1000  # examples, or fewer where they are large
+EVALUATION_NUMBERS = 2**22  # of the inputs of such a batch
 ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms")
 
 
 @dataclass(frozen=True)
 class Trainer:
     """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
-    ``references``, whose names are the prefixes of the measures. ``shows`` allows a progress bar, on a terminal."""
+    ``references``, whose names are the prefixes of the measures. ``shows`` allows a progress bar, on a terminal;
+    ``selection`` is told of every evaluation, and may end the training."""
 
     network: Network
     algorithm: Algorithm
@@ -39,14 +44,18 @@ class Trainer:
     seed: int
     align_every: int
     shows: bool = True
+    augment: Augmentation = field(default_factory=Unchanged)
+    schedule: Schedule = field(default_factory=Constant)
+    selection: Selection = field(default_factory=Selection)
 
     @property
     def columns(self) -> list[str]:
         """The keys that the rows of a training may have."""
-        losses = [f"{split}/{key}" for split in ("train", "test") for key in ("loss", "accuracy")]
+        splits = ("train", "test", "val") if self.dataset.val else ("train", "test")
+        losses = [f"{split}/{key}" for split in splits for key in ("loss", "accuracy")]
         names = self.network.names
         aligned = [key for each in self.references for key in (*columns(names, each), f"{each}/reference_converged")]
-        return ["epoch", *losses, *ALGORITHM_KEYS, *(aligned if self.align_every else [])]
+        return ["epoch", *losses, *self._rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else [])]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,6 +67,10 @@ class Trainer:
         """All steps, the cap included."""
         full = self.config.epochs * self.steps_per_epoch
         return min(full, self.config.max_steps or full)
+
+    def finished(self, done: int) -> bool:
+        """Whether nothing is left to do after ``done`` steps."""
+        return done >= self.steps or self.selection.exhausted(done)
 
     def last_row(self, done: int) -> int:
         """The last of ``done`` steps that has a row; 0 where none is due yet."""
@@ -73,17 +86,17 @@ class Trainer:
         gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
         hidden = None if self.shows else True
         with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
-            for step, (x, y) in enumerate(self._batches(done), done + 1):
+            for step, (x, y) in enumerate(self.batches_after(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0
                 logs = aligns or epoch_ends or step % self.config.log_every == 0
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 start = self._clock(wait=logs)
                 estimate = gradient(self.network, x, y)
-                self._update(estimate)
+                self._update(estimate, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
-                    row |= self._measures(estimate, y)
+                    row |= self._rates() | self._measures(estimate, y)
                     for name, reference in truth.items():
                         row |= self._alignment(name, estimate, reference)
                     bar.set_postfix(_shown(row), refresh=False)
@@ -91,44 +104,64 @@ class Trainer:
                         row |= self.evaluate()
                     _require_finite(row, step)
                     tracker.log(step, row)
+                    self.selection.see(row, step)
                 bar.update()
                 stops = stopped()
                 if epoch_ends or stops:
                     checkpoint(step)
-                if stops:
+                if stops or epoch_ends and self.selection.exhausted(step):
                     return
 
     def evaluate(self) -> dict[str, float]:
-        """Mean loss and accuracy over the test set, and the share of its examples in batches whose free phase
-        converged, where one has to relax."""
-        test = self.dataset.test
-        loss = torch.zeros((), dtype=torch.float64, device=test.inputs.device)
-        right = torch.zeros((), dtype=torch.int64, device=test.inputs.device)
+        """Mean loss and accuracy over the test set, and over validation examples where there are any; and the share of
+        test examples in batches whose free phase converged, where one has to relax."""
+        found = self._evaluated("test", self.dataset.test)
+        if self.dataset.val:
+            val = self._evaluated("val", self.dataset.val)
+            found |= {key: value for key, value in val.items() if key.startswith("val/")}
+        return found
+
+    def _evaluated(self, name: str, split: Split) -> dict[str, float]:
+        loss = torch.zeros((), dtype=torch.float64, device=split.device)
+        right = torch.zeros((), dtype=torch.int64, device=split.device)
         settled: list[int] = []
-        parts = (test.inputs, test.targets, test.labels)
-        for x, y, labels in zip(*(part.split(EVALUATION_BATCH) for part in parts)):
+        size = max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS // math.prod(self.dataset.shape)))
+        parts = [slice(start, start + size) for start in range(0, len(split), size)]
+        for x, y, labels in split.stream(parts):
             prediction = self.algorithm.predict(self.network, x)
             loss += self.cost.value(prediction.output, y).double().sum()
             right += (prediction.output.argmax(1) == labels).sum()
             if prediction.converged is not None:
                 settled.append(len(x) * prediction.converged)
-        measured = {"test/loss": loss.item() / len(test), "test/accuracy": right.item() / len(test)}
-        return measured | ({"relax/free_converged": sum(settled) / len(test)} if settled else {})
+        measured = {f"{name}/loss": loss.item() / len(split), f"{name}/accuracy": right.item() / len(split)}
+        return measured | ({"relax/free_converged": sum(settled) / len(split)} if settled else {})
 
-    def _batches(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches after the first ``done``: slices of each epoch's permutation."""
+    def batches_after(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches after the first ``done``: slices of each epoch's permutation, augmented."""
         train, per_epoch = self.dataset.train, self.steps_per_epoch
         for epoch in range(done // per_epoch, math.ceil(self.steps / per_epoch)):
             order = batches(len(train), self.config.batch_size, self.seed, epoch)
             first = max(done - epoch * per_epoch, 0)
-            for index in order[first : self.steps - epoch * per_epoch]:
-                index = index.to(train.inputs.device, non_blocking=True)
-                yield train.inputs[index], train.targets[index]
+            order = order[first : self.steps - epoch * per_epoch]
+            numbers = draws(self.seed, epoch, len(train), self.augment.numbers)
+            for index, (x, y, _) in zip(order, train.stream(order)):
+                yield self.augment(x, numbers[index].to(train.device, non_blocking=True), self.dataset.black), y
 
-    def _update(self, estimate: Estimate) -> None:
-        for parameter, gradient in zip(self.network.weights, estimate.gradients):
+    def _update(self, estimate: Estimate, epoch: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(group.setdefault("initial_lr", group["lr"]), epoch)
+        limit = self.config.clip_norm
+        gradients = estimate.gradients if limit is None else clipped(estimate.gradients, limit)
+        for parameter, gradient in zip(self.network.weights, gradients):
             parameter.grad = gradient
         self.optimizer.step()
+
+    def _rates(self) -> dict[str, float]:
+        """The learning rate, or one for each layer that has its own."""
+        groups = self.optimizer.param_groups
+        learned = [name for name, layer in zip(self.network.names, self.network.layers) if list(layer.parameters())]
+        names = ["optim/lr"] if len(groups) == 1 else [f"optim/lr/{name}" for name in learned]
+        return {name: group["lr"] for name, group in zip(names, groups)}
 
     def _measures(self, estimate: Estimate, y: Tensor) -> dict[str, float]:
         relaxed = {"steps": estimate.steps, "residual": estimate.residual, "converged": estimate.converged}
@@ -144,9 +177,16 @@ class Trainer:
 
     def _clock(self, wait: bool) -> float:
         """Seconds; after the device has done what it was asked, if the reading matters."""
-        if wait and self.dataset.train.inputs.is_cuda:
+        if wait and self.dataset.train.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """The gradient of all parameters, shortened to a norm of ``limit`` where it is longer."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
+    share = (limit / norm).clamp(max=1)
+    return [share * each for each in gradients]
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, str]:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from image_files import HEADERS, IDX, complaint, read, write_cifar, write_idx
+from image_files import HEADERS, IDX, complaint, read, write_cifar, write_cifar100, write_idx, write_svhn
 from omegaconf import OmegaConf
 from program import Command
 from sklearn.datasets import load_digits
 
+from ebmrun.data import published
 from ebmrun.data import sets as data
 from ebmrun.data.config import DatasetConfig
 from ebmrun.data.sets import batches
@@ -91,6 +92,27 @@ def test_cifar10_keeps_channels_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert dataset.test.labels.tolist() == [5, 4, 0, 9]
 
 
+def test_cifar100_has_its_fine_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = write_cifar100(tmp_path, monkeypatch)
+    dataset = read("cifar100", tmp_path)
+    assert (dataset.shape, dataset.classes) == ((3, 32, 32), 100)
+    for split, name in ((dataset.train, "train"), (dataset.test, "test")):
+        np.testing.assert_allclose(split.inputs.numpy(), written[name].reshape(-1, 3, 32, 32) / 127.5 - 1, atol=1e-15)
+        assert split.labels.tolist() == list(range(99, -1, -1))
+
+
+def test_svhn_has_zero_for_the_digit_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = write_svhn(tmp_path, monkeypatch)
+    dataset = read("svhn", tmp_path)
+    assert (dataset.shape, dataset.classes) == ((3, 32, 32), 10)
+    for split, name in ((dataset.train, "train"), (dataset.test, "test")):
+        expected = np.transpose(written[name], (3, 2, 0, 1)) / 127.5 - 1
+        np.testing.assert_allclose(split.inputs.numpy(), expected, atol=1e-15)
+        assert split.labels.tolist() == 2 * [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB")
+    assert "test_32x32.mat is not the published file" in complaint("svhn", tmp_path)
+
+
 def test_mnist_is_the_published_set(mnist_root: Path) -> None:
     dataset = read("mnist", mnist_root, torch.float32)
     train = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -131,7 +153,7 @@ def test_digits_without_their_file_are_refused(tmp_path: Path, monkeypatch: pyte
         read("digits", tmp_path)
 
 
-@pytest.mark.parametrize("name", list(data.READERS))
+@pytest.mark.parametrize("name", list(published.READERS))
 def test_each_config_is_a_data_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = OmegaConf.merge(OmegaConf.structured(DatasetConfig), OmegaConf.load(CONF / f"{name}.yaml"))
     monkeypatch.delenv("EBMRUN_DATA", raising=False)

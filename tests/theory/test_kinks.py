@@ -49,7 +49,7 @@ def test_a_minimum_on_a_kink(name, kink, side, way, dtype):
         F = e_1^2/2 + c (y - f)^2/2,      1/c = 1/strength + 2
 
     For x_0 = k + side d and y = f(k) - side r, moving towards the kink lessens F at a slope of c r > d up to it; beyond
-    it f is flatter, and too little pulls. So e_1 = -side d, and the feedback of the second unit is what keeps it there."""
+    it f is flatter, and too little pulls. So e_1 = -side d, and the feedback of the second unit keeps it there."""
     d, r, (strength, how) = 0.125, 2.0, WAYS[way]
     c = 1 / (1 / strength + 2)
     network = line(name, dtype)
@@ -94,7 +94,7 @@ def long_minimum(network: Network, x: torch.Tensor, y: torch.Tensor, strength: f
             value = value + (y - network.output(drive(network.edges[-1], x, states))).square().sum() / 2
         else:
             value = value + strength * (states[-1] - y).square().sum() / 2
-        return float(value), torch.autograd.grad(value, e)[0].numpy()
+        return float(value.detach()), torch.autograd.grad(value, e)[0].numpy()
 
     best, start = math.inf, np.zeros(sum(sizes))
     for _ in range(20):

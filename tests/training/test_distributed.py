@@ -58,7 +58,7 @@ def furthest(one: Path, other: Path) -> float:
 # Batches of 64 leave 29 examples for the last of an epoch; batches of 718 leave one: a share is then empty.
 @pytest.mark.parametrize(
     "overrides",
-    [["algo=pc"],
+    [["algo=pc", "augment=crop_flip", "augment.padding=1", "schedule=cosine"],
      pytest.param(["algo=pc", "trainer.batch_size=718", "trainer.epochs=17"], marks=pytest.mark.slow),
      pytest.param(["algo=bp", "optim=adam", "optim.lr=1e-3", "precision=float64"], marks=pytest.mark.slow),
      pytest.param(["algo=ep_centered", "precision=float64", "relax.tol=1e-9", "relax.max_steps=1000",

@@ -51,6 +51,13 @@ def test_killed_runs_of_another_optimizer_and_energy_end_bit_identical() -> None
                               timeout=1800)
 
 
+@pytest.mark.slow
+def test_killed_runs_that_are_augmented_scheduled_and_validated_end_bit_identical() -> None:
+    settings = ("dataset.validation=0.2", "dataset.normalise=standard", "trainer.patience=8", "augment=crop_flip",
+                "augment.padding=1", "schedule=warmup_cosine", "optim=adamw")
+    assert "30 kills" in kill("--kills", "30", *settings, timeout=1800)
+
+
 def test_the_state_of_the_optimizer_goes_on(command: Command) -> None:
     # Digits have 23 batches an epoch: 30 steps end inside the second.
     settings = ("optim=adam", "optim.lr=1e-3", "trainer.log_every=1")

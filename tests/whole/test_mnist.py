@@ -36,6 +36,4 @@ def test_equilibrium_propagation_reaches_the_accuracy_that_its_literature_report
 ) -> None:
     """784-500-10 hard-sigmoid units nudged both ways, in batches of 20 with learning rates of 0.1 and 0.05: published
     are 2 to 3% test errors of such a network (Scellier & Bengio 2017, section 5)."""
-    settings = ["dataset.range=[0,1]", "arch.hidden=[500]", "arch.output=hard_sigmoid", "nudge.strength=0.5",
-                "trainer.batch_size=20", "optim.lr=[0.1,0.05]", "optim.momentum=0"]
-    assert accuracy(tmp_path, mnist_root, "algo=ep_centered", "trainer.epochs=6", *settings) >= 0.975
+    assert accuracy(tmp_path, mnist_root, "experiment=scellier2017_mnist") >= 0.975

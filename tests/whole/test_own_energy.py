@@ -17,6 +17,8 @@ FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", README, re.DOT
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README.replace("\\\n", ""), re.DOTALL)
             for line in block.splitlines() if line.startswith("ebmrun ")]
 
+PARTS = ("energy=mine", "arch=mine", "nudge=third_order", "dataset=mine")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -49,11 +51,11 @@ def error_of_one_batch(command: Command, *arguments: str) -> float:
     return float(row["alignment/relative_error"])
 
 
-def test_the_readme_shows_an_energy_a_network_and_a_nudge() -> None:
+def test_the_readme_shows_an_energy_a_network_a_nudge_and_data() -> None:
     assert set(FILES) == {
         "my_energy.py", "conf/energy/mine.yaml", "my_network.py", "conf/arch/mine.yaml", "conf/nudge/third_order.yaml",
         "my_activation.py", "conf/arch/asinh.yaml", "my_cost.py", "conf/cost/huber.yaml", "my_optimizer.py",
-        "conf/optim/sign.yaml", "my_study.py", "conf/study/sizes.yaml"}
+        "conf/optim/sign.yaml", "my_study.py", "conf/study/sizes.yaml", "my_data.py", "conf/dataset/mine.yaml"}
     assert FILES["conf/energy/mine.yaml"].count("\n") == 1
     assert all(any(part in line for line in COMMANDS) for part in (*PARTS, "study=sizes"))
 
