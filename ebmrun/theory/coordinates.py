@@ -137,13 +137,23 @@ class Coordinates(ABC):
 
     @cached_property
     def compliances(self) -> list[Batch | None]:
-        """By how much the drive of each unit gives way to its own feedback, through the states that it hears: the sum
-        of gamma^(h_k - h_l) J^2, of shape (1, ...); None for a layer that hears the input alone."""
+        """By how much the drive of each unit gives way to its own feedback, through all states below it, of shape
+        (1, ...); None for a layer that hears the input alone. A state answers a message one to one and follows its
+        drive by the slope f', so that with r_l for its response
+
+            c_l = sum_k gamma^(h_k - h_l) J_lk^2 r_k,      r_l = 1 + f'^2 c_l
+
+        with the mean of f'^2 over the batch at the free equilibrium, as if what comes by different ways were random."""
         found: list[Batch | None] = []
-        for edges, gains in zip(self.edges, self.gains):
-            parts = [gain * affine.variance(self.input.new_ones(1, *affine.shape))
+        responses: list[Batch] = []
+        for edges, gains, f, x in zip(self.edges, self.gains, self.activations, self.free.states):
+            parts = [gain * affine.variance(responses[source - 1])
                      for (source, affine), gain in zip(edges, gains) if source]
             found.append(sum(parts[1:], parts[0]) if parts else None)
+            response = torch.ones_like(x[:1])
+            if parts:
+                response = response + f.pullback(x, torch.ones_like(x)).square().mean(0, keepdim=True) * found[-1]
+            responses.append(response)
         return found
 
     def total(self, l: int, drive: Drive) -> Batch:
