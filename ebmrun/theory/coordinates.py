@@ -149,10 +149,11 @@ class Coordinates(ABC):
         for edges, gains, f, x in zip(self.edges, self.gains, self.activations, self.free.states):
             parts = [gain * affine.variance(responses[source - 1])
                      for (source, affine), gain in zip(edges, gains) if source]
-            found.append(sum(parts[1:], parts[0]) if parts else None)
+            compliance = sum(parts[1:], parts[0]) if parts else None
+            found.append(compliance)
             response = torch.ones_like(x[:1])
-            if parts:
-                response = response + f.pullback(x, torch.ones_like(x)).square().mean(0, keepdim=True) * found[-1]
+            if compliance is not None:
+                response = response + f.pullback(x, torch.ones_like(x)).square().mean(0, keepdim=True) * compliance
             responses.append(response)
         return found
 
