@@ -31,6 +31,7 @@ Flat = Float[Tensor, "batch variables"]  # of all layers that move, one after an
 Each = Float[Tensor, "batch 1"]
 
 ENOUGH = 0.1  # of the gap's square: what a plain sweep may leave
+ENOUGH_ON_KINKS = 0.5  # likewise where units balance, for which plain sweeps are made
 SHORTER = 5  # times that a step is shortened, at most
 SOFT = 2.0  # kinks under conjugate steps, which go less than all the way
 
@@ -112,7 +113,7 @@ class Descent:
         """The free equilibrium, and the first step from there."""
         return Point([self.space.rest(l) for l in range(len(self.moving))], first, 1.0)
 
-    def at(self, messages: list[Batch], before: Sequence[Batch] | None, softness: Softness) -> Point:
+    def at(self, messages: list[Batch], before: Step | None, softness: Softness) -> Point:
         """The states that answer messages, and a step from there."""
         space = self.space
         u, drives, signals = list(self.start), list(self.still), [space.input]
@@ -130,10 +131,10 @@ class Descent:
     def along(self, point: Point, p: Flat, length: Each, plain: Bool[Tensor, "batch 1"]) -> Point:
         """The point at that length along p."""
         messages = self.layers(torch.addcmul(point.s, p, length))
-        return self.at(messages, fed(self.space, point), torch.where(plain, 1.0, SOFT))
+        return self.at(messages, kinks_of(self.space, point), torch.where(plain, 1.0, SOFT))
 
     def down(self, messages: list[Batch], u: Sequence[Batch], drives: list[Drive], signals: list[Batch],
-             before: Sequence[Batch] | None, softness: Softness) -> Point:
+             before: Step | None, softness: Softness) -> Point:
         """The step from states whose drives are known."""
         step = descend(self.space, u, drives, signals, self.pull, True, [1.0] * len(u), before, softness)
         return Point(messages, step, softness)
@@ -182,7 +183,8 @@ def conjugate_steps(space: Coordinates, pull: Pull, after: Step | None = None) -
     length = torch.ones_like(slope)
     if trusts:
         if space.kinked:  # what has not settled may be a kink's: the same states, with units balanced on them
-            new = descent.down(new.messages, new.step.before, new.step.drives, new.step.signals, fed(space, at), 1.0)
+            met = new.step
+            new = descent.down(new.messages, met.before, met.drives, met.signals, kinks_of(space, at), 1.0)
         plain = descent.product(new.way, p) >= -0.5 * slope
     if not bool(plain.all()):
         length = torch.where(plain, length, ratio(slope, descent.curvature(at, p)))
@@ -200,7 +202,7 @@ def conjugate_steps(space: Coordinates, pull: Pull, after: Step | None = None) -
         old, at, before = at, new, size
         z, way = descent.scaled(at.gap), descent.scaled(at.way)
         size = descent.product(at.gap, way)
-        plain = plain & (size <= ENOUGH * before)
+        plain = plain & (size <= (ENOUGH_ON_KINKS if space.kinked else ENOUGH) * before)
         beta = torch.where(plain, 0.0, ratio(size - descent.product(old.gap, way), before)).clamp(min=0)
         uphill = descent.product(at.way, z), descent.product(at.way, p)
         beta = torch.where(uphill[0] + beta * uphill[1] > 0, beta, 0)  # else p would lead up
@@ -221,6 +223,6 @@ def ratio(a: Each, b: Each) -> Each:
     return torch.where(b > 0, a / b, 1.0)
 
 
-def fed(space: Coordinates, at: Point) -> Sequence[Batch] | None:
-    """The feedback to balance kinks from."""
-    return at.step.feedback if space.kinked else None
+def kinks_of(space: Coordinates, at: Point) -> Step | None:
+    """The step to balance kinks from."""
+    return at.step if space.kinked else None

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ebmrun.theory.affine import Map, Piece
+from ebmrun.theory.affine import Map, MaxPool2d, Piece
 from ebmrun.theory.energies.energy import Energy, ExactError, Subtraction
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Weights
@@ -84,7 +84,7 @@ class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
     ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0,
-    ``kinked`` that feedback may jump.
+    ``kinked`` that feedback may jump; ``mixes`` tells the layers that take maxima of states.
     """
 
     exact = False
@@ -96,7 +96,9 @@ class Coordinates(ABC):
         nodes = len(free.states[0]) // len(free.inputs) if network.adds_input else 1
         self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
         # gamma^(h_k - h_l) for each edge from layer k to layer l
-        self.kinked = energy.jumps and not self.relative and any(f.kinks for f in self.activations)
+        self.mixes = [not self.relative and any(source and isinstance(affine, MaxPool2d) for source, affine in edges)
+                      for edges in self.edges]
+        self.kinked = any(self.mixes) or not self.relative and energy.jumps and any(f.kinks for f in self.activations)
         self.gains = [[energy.feedback_gain**drop for drop in drops] for drops in network.drops]
 
     @abstractmethod
@@ -144,6 +146,15 @@ class Coordinates(ABC):
             c_l = sum_k gamma^(h_k - h_l) J_lk^2 r_k,      r_l = 1 + f'^2 c_l
 
         with the mean of f'^2 over the batch at the free equilibrium, as if what comes by different ways were random."""
+        return self._compliances_and_responses[0]
+
+    @property
+    def responses(self) -> list[Batch]:
+        """r_l, likewise."""
+        return self._compliances_and_responses[1]
+
+    @cached_property
+    def _compliances_and_responses(self) -> tuple[list[Batch | None], list[Batch]]:
         found: list[Batch | None] = []
         responses: list[Batch] = []
         for edges, gains, f, x in zip(self.edges, self.gains, self.activations, self.free.states):
@@ -155,7 +166,7 @@ class Coordinates(ABC):
             if compliance is not None:
                 response = response + f.pullback(x, torch.ones_like(x)).square().mean(0, keepdim=True) * compliance
             responses.append(response)
-        return found
+        return found, responses
 
     def total(self, l: int, drive: Drive) -> Batch:
         """a_l."""

@@ -8,14 +8,24 @@ step (Rockafellar 1976),
     m <- clip(m - (a - k) / c, m+, m-),
 
 where c is how far the drive gives way to its own feedback. Away from the kink this is m+ or m-, the feedback itself.
+
+A maximum is on a kink likewise where its winners tie and its message m < 0 pushes them down. The message is then
+shared: with shares u_j >= 0 that add up to -m, at the numbers z_j of which the largest is the maximum,
+
+    u <- the point of {u_j >= 0, sum_j u_j = -m} next to  u_j + (z_j - max z) / c_j,
+
+so that all with a share have one height.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ebmrun.theory.affine import MaxPool2d
 from ebmrun.theory.coordinates import Batch, Coordinates, Drive
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
@@ -34,7 +44,7 @@ def balanced(
 
     ``softness`` times the compliance is c: 1 where every step goes all the way, more where it does not."""
     kinks, compliance = space.activations[l].kinks, space.compliances[l]
-    if not kinks or compliance is None:
+    if not kinks or compliance is None or not space.energy.jumps:
         return feedback, None
     held = torch.zeros_like(feedback, dtype=torch.bool)
     for kink in kinks:
@@ -46,3 +56,30 @@ def balanced(
         feedback, held = torch.where(rests, message, feedback), held | rests
     return feedback, held
 
+
+def shared(
+    space: Coordinates, l: int, drive: Drive, signals: Sequence[Batch], feedback: Batch, before: Batch, at: Drive,
+    softness: Softness,
+) -> Drive:
+    """The drive of layer l with mixed pieces where winners of a maximum tie, for the ``feedback`` that it sends down,
+    given the one ``before`` and the drive that it had then."""
+    pieces = list(drive.pieces)
+    for edge, ((source, affine), piece) in enumerate(zip(space.edges[l], at.pieces)):
+        if source and isinstance(affine, MaxPool2d):
+            give = space.gains[l][edge] * affine.inner.variance(space.responses[source - 1])
+            image, shares = affine.inner.forward(signals[source]), affine.unpooled(-before, piece)
+            pieces[edge] = _mixed(affine, image, shares, feedback, give, softness)
+    return Drive(drive.a, tuple(pieces), drive.origin)
+
+
+def _mixed(affine: MaxPool2d, image: Batch, shares: Batch, message: Batch, give: Batch, softness: Softness) -> Batch:
+    """The share of each place in its square."""
+    z, give, total = affine.squares(image), affine.squares(give), -message[..., None]
+    u = affine.squares(shares).clamp(min=0) + (z - z.amax(4, keepdim=True)) / (by_row(softness, z) * give)
+    ordered = u.sort(4, descending=True).values
+    counts = torch.arange(1, z.shape[4] + 1, device=z.device, dtype=z.dtype)
+    levels = (ordered.cumsum(4) - total) / counts  # what each of the first n gives up, so that they add up
+    last = (ordered > levels).sum(4, keepdim=True) - 1
+    kept = (u - levels.gather(4, last.clamp(min=0))).clamp(min=0) / total
+    winner = torch.zeros_like(z).scatter(4, z.argmax(4, keepdim=True), 1.0)
+    return affine.joined(torch.where(total > 0, kept, winner))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from ebmrun.theory.coordinates import Batch, Coordinates, Drive
-from ebmrun.theory.kinks import Held, Softness, balanced
+from ebmrun.theory.kinks import Held, Softness, balanced, shared
 from ebmrun.theory.nudge import Pull
 
 Size = float | Batch  # of a step: one number, or one a row
@@ -29,8 +29,8 @@ UNBALANCED = 2  # first steps, which mostly reach the equilibrium where no unit 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step, layer by layer: the variables before, what they should be by drive and message, and those moved to; the
-    drives and the signals that made them; the messages heard, the feedback sent, and the units that a kink holds. A
-    clamped output hears nothing."""
+    drives and the signals that made them; the messages heard, the feedback sent, and the units that a kink holds, if
+    kinks were balanced at all. A clamped output hears nothing."""
 
     before: Sequence[Batch]
     answers: list[Batch]
@@ -40,6 +40,7 @@ class Step:
     messages: list[Batch | None]
     feedback: list[Batch]
     held: list[Held]
+    balances: bool
 
     @property
     def answered(self) -> list[Batch]:
@@ -66,13 +67,14 @@ def ascend(space: Coordinates, u: Sequence[Batch], still: Sequence[Drive]) -> tu
 
 
 def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull, sweeps: bool,
-            sizes: Sequence[Size], before: Sequence[Batch] | None = None, softness: Softness = 1.0) -> Step:
-    """One pass down: moves every layer by its step and sends its message along its edges; where the feedback ``before``
-    is given, with units balanced on their kinks."""
+            sizes: Sequence[Size], before: Step | None = None, softness: Softness = 1.0) -> Step:
+    """One pass down: moves every layer by its step and sends its message along its edges; where the step ``before`` is
+    given, with units balanced on their kinks."""
     top, edges, gains = len(u) - 1, space.edges, space.gains
     moved, answers, feedback = list(u), list(u), list(u)
     messages: list[Batch | None] = [None] * len(u)
     held: list[Held] = [None] * len(u)
+    drives = list(drives) if before else drives
     for l in range(top, -1, -1):
         drive = drives[l]
         if l == top and pull.clamps:
@@ -86,17 +88,20 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
         sender = moved[l] if sweeps else u[l]
         feedback[l] = space.feedback(l, sender, drive)
         if before is not None:
-            feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before[l], softness)
+            feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before.feedback[l], softness)
+            if space.mixes[l]:
+                drive = shared(space, l, drive, signals, feedback[l], before.feedback[l], before.drives[l], softness)
+                drives[l] = drive
         for edge, ((source, _), gain) in enumerate(zip(edges[l], gains[l])):
             if source:
                 message, heard = space.down(l, edge, feedback[l], drive), messages[source - 1]
                 message = message if gain == 1 else gain * message
                 messages[source - 1] = message if heard is None else heard + message
-    return Step(u, answers, moved, drives, signals, messages, feedback, held)
+    return Step(u, answers, moved, drives, signals, messages, feedback, held, before is not None)
 
 
 def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull,
-                   sizes: Sequence[Size], before: Sequence[Batch] | None) -> Step:
+                   sizes: Sequence[Size], before: Step | None) -> Step:
     """The layers of even height all at once, and then, with drives refreshed, those of odd height."""
     even = [height % 2 == 0 for height in space.network.heights]
     now, then = zip(*((size, 0.0) if e else (0.0, size) for e, size in zip(even, sizes)))
@@ -121,7 +126,7 @@ def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Gener
         else:
             step = descend(space, u, drives, signals, pull, order == "sweep", sizes, before)
         count += 1
-        before = step.feedback if space.kinked and count >= UNBALANCED else None
+        before = step if space.kinked and count >= UNBALANCED else None
         proposal = yield step
         u, step_size = proposal or (step.moved, step_size)
         drives, signals = ascend(space, u, still)
@@ -139,7 +144,9 @@ def arrived(space: Coordinates, step: Step) -> Step:
     of the energy."""
     drives, signals = ascend(space, step.moved, step.drives)
     feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(step.moved)]
-    if any(each is not None for each in step.held):
-        feedback = [balanced(space, l, u, drives[l], feedback[l], step.feedback[l], 1.0)[0]
-                    for l, u in enumerate(step.moved)]
+    if step.balances:
+        for l, (u, before) in enumerate(zip(step.moved, step.feedback)):
+            feedback[l] = balanced(space, l, u, drives[l], feedback[l], before, 1.0)[0]
+            if space.mixes[l]:
+                drives[l] = shared(space, l, drives[l], signals, feedback[l], before, step.drives[l], 1.0)
     return replace(step, before=step.moved, drives=drives, signals=signals, feedback=feedback)

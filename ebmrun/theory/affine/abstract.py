@@ -17,7 +17,8 @@ from torch import Tensor, nn
 In = Float[Tensor, "batch *inputs"]
 Out = Float[Tensor, "batch *outputs"]
 Anchor = Float[Tensor, "batch ..."] | None
-Piece = Int64[Tensor, "_ ..."] | None  # the affine piece that each example lies on; None for an affine map
+# The affine piece that each example lies on, or a mixture of the pieces that meet there; None for an affine map.
+Piece = Int64[Tensor, "_ ..."] | Float[Tensor, "_ ..."] | None
 
 PROBES = 64  # which leave a sixth of a variance uncertain
 

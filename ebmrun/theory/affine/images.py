@@ -81,7 +81,8 @@ class MaxPool2d(Map):
 
     A piece is the place of each square's winner. Around x0, with the gaps g_j = inner(x0)_j - max_k inner(x0)_k <= 0
     inside a square as the anchor, A(x0 + dx) - A(x0) = max_j (g_j + (J dx)_j): nothing of the size of inner(x0) is
-    subtracted, and a new winner is found.
+    subtracted, and a new winner is found. Where winners tie, a mixture of pieces is the share of each place in its
+    square's maximum, in the shape of the image.
     """
 
     def __init__(self, inner: AffineMap, size: int) -> None:
@@ -104,25 +105,43 @@ class MaxPool2d(Map):
 
     def tangent(self, dx: In, piece: Piece = None) -> Out:
         assert piece is not None, "the linear part of a maximum depends on its piece"
-        return self.inner.linear(dx).flatten(2).gather(2, piece.flatten(2)).view(len(dx), *self.output_shape)
+        image = self.inner.linear(dx)
+        if piece.is_floating_point():
+            return F.avg_pool2d(image * piece, self.size) * self.size**2
+        return image.flatten(2).gather(2, piece.flatten(2)).view(len(dx), *self.output_shape)
 
     def variance(self, v: In) -> Out:
         return F.max_pool2d(self.inner.variance(v), self.size)
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
-        return self.inner.adjoint(self._unpool(message, piece))
+        return self.inner.adjoint(self.unpooled(message, piece))
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
-        return self.inner.gradient(self._unpool(message, piece), x, None, constant)
+        return self.inner.gradient(self.unpooled(message, piece), x, None, constant)
 
-    def _winners(self, image: Image) -> tuple[Out, Piece]:
-        return F.max_pool2d(image, self.size, return_indices=True)
-
-    def _unpool(self, message: Out, piece: Piece) -> Image:
-        """The message of each square at its winner, in one kernel."""
+    def unpooled(self, message: Out, piece: Piece) -> Image:
+        """The message of each square at its winner, in one kernel; or in shares."""
+        if piece is not None and piece.is_floating_point():
+            return spread(message, self.inner.output_shape, self.size) * piece
         like = message.new_empty(()).expand(len(message), *self.inner.output_shape)
         return cast(Tensor, torch.ops.aten.max_pool2d_with_indices_backward(
             message, like, [self.size] * 2, [self.size] * 2, [0, 0], [1, 1], False, piece))
+
+    def squares(self, image: Image) -> Float[Tensor, "batch channels height width places"]:
+        """The numbers of each square, side by side."""
+        channels, height, width = self.output_shape
+        whole = image[:, :, : height * self.size, : width * self.size]
+        cut = whole.reshape(len(image), channels, height, self.size, width, self.size)
+        return cut.transpose(3, 4).flatten(4)
+
+    def joined(self, squares: Float[Tensor, "batch channels height width places"]) -> Image:
+        """The image of such numbers, with zeros on what is left out."""
+        whole = squares.unflatten(4, (self.size, self.size)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        _, height, width = self.inner.output_shape
+        return F.pad(whole, (0, width - whole.shape[3], 0, height - whole.shape[2]))
+
+    def _winners(self, image: Image) -> tuple[Out, Piece]:
+        return F.max_pool2d(image, self.size, return_indices=True)
 
 
 def pooled(shape: Sequence[int], size: int) -> tuple[int, ...]:
