@@ -96,7 +96,8 @@ class Coordinates(ABC):
         nodes = len(free.states[0]) // len(free.inputs) if network.adds_input else 1
         self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
         # gamma^(h_k - h_l) for each edge from layer k to layer l
-        self.mixes = [not self.relative and any(source and isinstance(affine, MaxPool2d) for source, affine in edges)
+        # Displacements from an equilibrium that had to settle count from winners, not from mixtures.
+        self.mixes = [energy.feedforward and any(source and isinstance(affine, MaxPool2d) for source, affine in edges)
                       for edges in self.edges]
         self.kinked = any(self.mixes) or not self.relative and energy.jumps and any(f.kinks for f in self.activations)
         self.gains = [[energy.feedback_gain**drop for drop in drops] for drops in network.drops]

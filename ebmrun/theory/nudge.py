@@ -80,8 +80,11 @@ class Pull:
         return 1 / (1 + self.strength * self.cost.curvature) if self.cost.curvature else 1.0
 
     def curvature(self, x: Output, dx: Output) -> Float[Tensor, "batch 1"]:
-        """lambda <dx, C'' dx> with the Hessian of the cost at x."""
-        bent = torch.func.jvp(lambda x: self.cost.gradient(x, self.targets), (x,), (dx,))[1]
+        """lambda <dx, C'' dx> with the Hessian of the cost at x, by autograd of its gradient."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            slope = (self.cost.gradient(x, self.targets) * dx).sum()
+            bent = torch.autograd.grad(slope, x)[0] if slope.requires_grad else torch.zeros_like(dx)
         return (self.strength * bent * dx).sum(1, keepdim=True)
 
     def message(self, x: Output) -> Output:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+FIRST_STEP_SIZE = 1.1
 UNSETTLED = 2  # first changes, whose ratio is not yet that of the slowest
 DAMPING = 0.7  # of the way to a new step size, for a ratio is not yet its limit
 SLOW = 1.5  # the step size at which each sweep leaves half, where conjugate gradients are faster

@@ -10,7 +10,7 @@ from ebmrun.errors import ConfigError
 CHOICES = {
     "order": ("sweep", "even_odd", "synchronous"),
     "coordinates": ("error", "state"),
-    "acceleration": ("none", "adaptive", "conjugate", "anderson"),
+    "acceleration": ("none", "auto", "adaptive", "conjugate", "anderson"),
 }
 
 
@@ -22,7 +22,8 @@ class Relaxation:
 
     ``acceleration`` of sweeps: ``adaptive`` finds the step size by itself, from ``step_size`` on, and hands what
     settles slowly to ``conjugate``, conjugate gradients of the energy, which any nudge may take; ``anderson``
-    extrapolates.
+    extrapolates. ``auto`` is ``conjugate`` for an energy that rests at the forward pass and ``adaptive`` for one that
+    has to settle; with another order or step size than the default it leaves these as they are.
 
     ``tol`` (0 or more) bounds the residual: the largest over layers of ||answer - u|| / ||moved - start||; 0 runs
     ``max_steps`` (1 or more) in any case. Where a unit rests on a kink, its feedback between both sides is one more
@@ -60,4 +61,4 @@ class Relaxation:
         for key, needed, useless in (("order", "sweep", ("adaptive", "conjugate")), ("step_size", 1, ("conjugate",))):
             if self.acceleration in useless and getattr(self, key) != needed:
                 raise ConfigError(f"relax.{key}={getattr(self, key)} has no use with relax.acceleration="
-                                  f"{self.acceleration}: set relax.{key}={needed}")
+                                  f"{self.acceleration}: set relax.{key}={needed}, or relax.acceleration=none")

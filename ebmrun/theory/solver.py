@@ -13,7 +13,7 @@ from ebmrun.theory.anderson import Anderson
 from ebmrun.theory.conjugate import conjugate_steps
 from ebmrun.theory.coordinates import Batch, Coordinates, State
 from ebmrun.theory.nudge import Pull
-from ebmrun.theory.over_relaxation import OverRelaxation
+from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
@@ -38,6 +38,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
+    how = decided(how, space.energy.feedforward)
     if how.acceleration == "conjugate":
         dynamics = conjugate_steps(space, pull)
     else:
@@ -66,6 +67,17 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         if anderson:
             proposal = Proposal(anderson.propose(step.before, step.moved), how.step_size)
     raise AssertionError("unreachable: the last step returns")
+
+
+def decided(how: Relaxation, feedforward: bool) -> Relaxation:
+    """``acceleration=auto`` as what it stands for."""
+    if how.acceleration != "auto":
+        return how
+    if how.order != "sweep" or how.step_size != 1:
+        return replace(how, acceleration="none")
+    if feedforward:
+        return replace(how, acceleration="conjugate")
+    return replace(how, acceleration="adaptive", step_size=FIRST_STEP_SIZE)
 
 
 def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:

@@ -1,7 +1,9 @@
 """Maps: adjoints, increments and parameter gradients against autograd and against exact fractions, values against
 torch.nn."""
 
+import math
 from fractions import Fraction
+from math import prod
 
 import pytest
 import torch
@@ -261,3 +263,70 @@ def test_a_map_twice_in_a_chain_is_refused():
     square = Linear((4,), 4)
     with pytest.raises(ConfigError, match="share parameters"):
         Chain(square, square)
+
+
+@each_map
+def test_the_tangent_is_the_derivative_on_the_piece(name):
+    affine, x, _ = build(name)
+    dx = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    with torch.no_grad():
+        _, piece = affine.trace(x)
+        h = 1e-6
+        expected = (affine(x + h * dx) - affine(x - h * dx)) / (2 * h)
+        torch.testing.assert_close(affine.tangent(dx, piece), expected, rtol=1e-7, atol=1e-7)
+
+
+def rows(affine: Map) -> torch.Tensor:
+    """J as a matrix, column by column."""
+    basis = torch.eye(prod(affine.shape), dtype=torch.float64).view(-1, *affine.shape)
+    with torch.no_grad():
+        return affine.linear(basis).flatten(1).t()
+
+
+@pytest.mark.parametrize("name", ["skip", "linear", "conv", "conv stride padding", "conv even kernel",
+                                  "linear on images", "chain with a skip"])
+def test_the_variance_of_outputs(name):
+    """sum_j J_ij^2 v_j from the matrix."""
+    affine, x, _ = build(name)
+    v = x[:1].square()
+    expected = (rows(affine).square() @ v.flatten()).view(1, *affine.output_shape)
+    torch.testing.assert_close(affine.variance(v), expected)
+
+
+@pytest.mark.parametrize("name", ["pool", "pool remainder", "chain", "chain learned first"])
+def test_the_variance_of_composed_maps_is_bounded(name):
+    """From above by what is said, since a mean's variance is at most the mean of variances; and a chain's first map
+    may make its second one's inputs depend on each other, by no more than a factor of their number."""
+    affine, x, _ = build(name)
+    v = x[:1].square()
+    exact = (rows(affine).square() @ v.flatten()).view(1, *affine.output_shape)
+    if "chain" not in name:
+        assert bool((affine.variance(v) >= exact - 1e-12).all())
+    else:
+        assert bool((affine.variance(v) > exact / prod(affine.shape)).all())
+
+
+@pytest.mark.parametrize("name", ["wrapped linear", "wrapped conv"])
+def test_the_variance_of_any_affine_module_is_estimated(name):
+    """Of 64 probes; a square of a sum of random signs deviates by at most sqrt(2) of its mean."""
+    affine, x, _ = build(name)
+    v = x[:1].square()
+    exact = (rows(affine).square() @ v.flatten()).view(1, *affine.output_shape)
+    with torch.no_grad():
+        assert bool(((affine.variance(v) / exact - 1).abs() < 5 * math.sqrt(2 / 64)).all())
+
+
+def test_a_mixture_of_winners_is_the_mean_of_both():
+    """J of two pieces in shares: adjoint, tangent and gradient are linear in it."""
+    affine, x, message = build("max of a conv")
+    image = affine.inner(x)
+    first, second = affine.squares(image).topk(2, 4).indices.unbind(4)
+    one, other = (affine.joined(torch.zeros_like(affine.squares(image)).scatter(4, each[..., None], 1.0))
+                  for each in (first, second))
+    mixed = 0.3 * one + 0.7 * other
+    _, winner = affine.trace(x)
+    torch.testing.assert_close(affine.adjoint(message, one), affine.adjoint(message, winner))
+    torch.testing.assert_close(affine.tangent(x, one), affine.tangent(x, winner))
+    for function in (lambda piece: affine.adjoint(message, piece), lambda piece: affine.tangent(x, piece),
+                     lambda piece: affine.gradient(message, x, piece)[0]):
+        torch.testing.assert_close(function(mixed), 0.3 * function(one) + 0.7 * function(other))

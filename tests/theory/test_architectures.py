@@ -126,9 +126,10 @@ def test_the_configurations_suit_the_data_sets(name, shape):
     assert network(torch.zeros(2, *shape)).shape == (2, 10)
 
 
-def test_the_network_in_the_readme_is_built_as_it_stands(tmp_path, monkeypatch):
+def test_the_network_in_the_docs_is_built_as_it_stands(tmp_path, monkeypatch):
     """An image of 9 x 8 becomes 4 x 3 by a stride of 2; a grouped convolution of torch, and a skip around it."""
-    files = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    text = (ROOT / "docs" / "extend.md").read_text()
+    files = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL))
     code, config = files["my_network.py"], yaml.safe_load(files["conf/arch/mine.yaml"])
     assert len(code.splitlines()) <= 20 and "Wrapped" in code and "Skip" in code
     (tmp_path / "my_network.py").write_text(code)

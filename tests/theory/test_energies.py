@@ -282,3 +282,27 @@ def test_an_energy_without_its_functions_is_none():
         type("Mine", (Energy,), {"value": Predictive.value})()
     with pytest.raises(TypeError, match="abstract"):
         type("Mine", (ByValue,), {})()
+
+
+@pytest.mark.parametrize("energy", [*ENERGIES, Quartic(), HopfieldByValue(), LiftedByValue()],
+                         ids=lambda energy: type(energy).__name__)
+@pytest.mark.parametrize("name", [name for name in SMOOTH if name != "softmax"])  # which couples units
+@pytest.mark.parametrize("clamped", [False, True])
+def test_tangents_are_derivatives(energy, name, clamped):
+    """Where no message is, and Gauss-Newton leaves nothing out: the state's derivative along (da, dt), and the second
+    derivative of E along the path of drive and state, by central differences of respond and value."""
+    f = ACTIVATIONS[name]
+    draw = torch.Generator().manual_seed(0)
+    a, da, dt = torch.randn(3, 6, 4, generator=draw, dtype=torch.float64)
+    none, h = torch.zeros_like(a), 1e-3
+    with torch.no_grad():
+        x = rest = energy.respond(a, none, f)
+        dx, bend = energy.tangent(x, a, rest, da, None if clamped else dt, f)
+        assert not clamped or not bool(dx.any())
+        torch.testing.assert_close(dx, none if clamped else (energy.respond(a + h * da, h * dt, f) -
+                                                             energy.respond(a - h * da, -h * dt, f)) / (2 * h),
+                                   rtol=1e-4, atol=1e-5)
+        # Along the straight path x + s dx, a + s da the second derivative is that of the energy alone.
+        line = [energy.value(x + s * h * dx, a + s * h * da, f) for s in (-1, 0, 1)]
+        expected = (line[0] - 2 * line[1] + line[2]) / h**2
+    torch.testing.assert_close(bend, expected, rtol=1e-3, atol=1e-4)

@@ -11,9 +11,9 @@ from networks import batch, member, random_mlp, stencil
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.architectures import mlp
-from ebmrun.theory.energies import Hopfield
+from ebmrun.theory.energies import Hopfield, Lifted
 from ebmrun.theory.network import initialise
-from ebmrun.theory.over_relaxation import OverRelaxation, best
+from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation, best
 from ebmrun.theory.solver import Relaxation
 
 
@@ -88,3 +88,19 @@ def test_what_settles_slowly_goes_on_by_conjugate_gradients_and_so_does_its_nudg
 def test_settings_that_would_be_ignored_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         Relaxation(**settings)
+
+
+@pytest.mark.parametrize("energy, settings, means", [
+    (Lifted, {}, "conjugate"), (Hopfield, {}, "adaptive"), (Lifted, {"step_size": 0.5}, "none"),
+    (Hopfield, {"step_size": 0.5}, "none"), (Lifted, {"order": "synchronous"}, "none"),
+    (Hopfield, {"order": "even_odd"}, "none"),
+])
+def test_what_auto_stands_for(energy, settings, means):
+    """The same path as by the acceleration's own name, and nothing that is set by itself is overruled."""
+    network = random_mlp()
+    x, y = batch(network)
+    first = {"step_size": FIRST_STEP_SIZE} if means == "adaptive" else {}
+    found, expected = (
+        member(energy(), stencil("centered", 0.1), network, tol=1e-6, acceleration=name, **how).estimate(network, x, y)
+        for name, how in (("auto", settings), (means, settings | first)))
+    assert found.steps == expected.steps and found.residual == expected.residual

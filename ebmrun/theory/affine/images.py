@@ -15,6 +15,7 @@ from ebmrun.errors import ConfigError
 from ebmrun.theory.affine.abstract import AffineMap, Anchor, In, Map, Out, Piece
 
 Image = Float[Tensor, "batch channels height width"]
+Squares = Float[Tensor, "batch channels _ _ places"]
 
 
 @final
@@ -127,14 +128,14 @@ class MaxPool2d(Map):
         return cast(Tensor, torch.ops.aten.max_pool2d_with_indices_backward(
             message, like, [self.size] * 2, [self.size] * 2, [0, 0], [1, 1], False, piece))
 
-    def squares(self, image: Image) -> Float[Tensor, "batch channels height width places"]:
+    def squares(self, image: Image) -> Squares:
         """The numbers of each square, side by side."""
         channels, height, width = self.output_shape
         whole = image[:, :, : height * self.size, : width * self.size]
         cut = whole.reshape(len(image), channels, height, self.size, width, self.size)
         return cut.transpose(3, 4).flatten(4)
 
-    def joined(self, squares: Float[Tensor, "batch channels height width places"]) -> Image:
+    def joined(self, squares: Squares) -> Float[Tensor, "batch channels _ _"]:
         """The image of such numbers, with zeros on what is left out."""
         whole = squares.unflatten(4, (self.size, self.size)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
         _, height, width = self.inner.output_shape
