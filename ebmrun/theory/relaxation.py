@@ -23,7 +23,7 @@ from ebmrun.theory.nudge import Pull
 Size = float | Batch  # of a step: one number, or one a row
 
 LATE = 2.0  # softness of kinks where the layer below answers a step later
-UNBALANCED = 2  # first steps, which mostly reach the equilibrium where no unit comes to a kink
+UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit comes to a kink
 
 
 @dataclass(frozen=True, slots=True)
