@@ -147,7 +147,7 @@ class Descent:
             pushed = [affine.tangent(dx[source], piece)
                       for (source, affine), piece in zip(edges, drive.pieces) if source]
             da = sum(pushed[1:], pushed[0]) if pushed else torch.zeros_like(step.before[l])
-            stiff, compliance = None, space.compliances[l] if held is not None else None
+            stiff, compliance = None, space.compliance.drives[l] if held is not None else None
             if held is not None and compliance is not None:  # a kink gives way by c times the change of its feedback
                 stiff = torch.where(held, da.square() / (by_row(at.softness, da) * compliance), 0)
                 da = torch.where(held, 0, da)

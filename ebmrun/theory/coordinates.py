@@ -23,6 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ebmrun.theory.affine import Map, MaxPool2d, Piece
+from ebmrun.theory.compliance import Compliance
 from ebmrun.theory.energies.energy import Energy, ExactError, Subtraction
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Weights
@@ -139,35 +140,9 @@ class Coordinates(ABC):
         return torch.zeros_like(self.free.states[l])
 
     @cached_property
-    def compliances(self) -> list[Batch | None]:
-        """By how much the drive of each unit gives way to its own feedback, through all states below it, of shape
-        (1, ...); None for a layer that hears the input alone. A state answers a message one to one and follows its
-        drive by the slope f', so that with r_l for its response
-
-            c_l = sum_k gamma^(h_k - h_l) J_lk^2 r_k,      r_l = 1 + f'^2 c_l
-
-        with the mean of f'^2 over the batch at the free equilibrium, as if what comes by different ways were random."""
-        return self._compliances_and_responses[0]
-
-    @property
-    def responses(self) -> list[Batch]:
-        """r_l, likewise."""
-        return self._compliances_and_responses[1]
-
-    @cached_property
-    def _compliances_and_responses(self) -> tuple[list[Batch | None], list[Batch]]:
-        found: list[Batch | None] = []
-        responses: list[Batch] = []
-        for edges, gains, f, x in zip(self.edges, self.gains, self.activations, self.free.states):
-            parts = [gain * affine.variance(responses[source - 1])
-                     for (source, affine), gain in zip(edges, gains) if source]
-            compliance = sum(parts[1:], parts[0]) if parts else None
-            found.append(compliance)
-            response = torch.ones_like(x[:1])
-            if compliance is not None:
-                response = response + f.pullback(x, torch.ones_like(x)).square().mean(0, keepdim=True) * compliance
-            responses.append(response)
-        return found, responses
+    def compliance(self) -> Compliance:
+        """How drives give way to their own feedback."""
+        return Compliance(self.network, self.gains, self.free.states)
 
     def total(self, l: int, drive: Drive) -> Batch:
         """a_l."""

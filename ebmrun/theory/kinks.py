@@ -43,7 +43,7 @@ def balanced(
     """The feedback of layer l, given that of the step before, with the units that a kink holds.
 
     ``softness`` times the compliance is c: 1 where every step goes all the way, more where it does not."""
-    kinks, compliance = space.activations[l].kinks, space.compliances[l]
+    kinks, compliance = space.activations[l].kinks, space.compliance.drives[l]
     if not kinks or compliance is None or not space.energy.jumps:
         return feedback, None
     held = torch.zeros_like(feedback, dtype=torch.bool)
@@ -66,7 +66,7 @@ def shared(
     pieces = list(drive.pieces)
     for edge, ((source, affine), piece) in enumerate(zip(space.edges[l], at.pieces)):
         if source and isinstance(affine, MaxPool2d):
-            give = space.gains[l][edge] * affine.inner.variance(space.responses[source - 1])
+            give = space.gains[l][edge] * affine.inner.variance(space.compliance.states[source - 1])
             image, shares = affine.inner.forward(signals[source]), affine.unpooled(-before, piece)
             pieces[edge] = _mixed(affine, image, shares, feedback, give, softness)
     return Drive(drive.a, tuple(pieces), drive.origin)
