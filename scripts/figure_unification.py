@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def main() -> None:
     draw(errors.pop("strength"), errors, moves, results / "unification.png")
     copy(run / "metrics.csv", results / "errors.csv")
     copy(run / ".hydra" / "overrides.yaml", results / "overrides.yaml")
-    copy(run / "summary.json", results / "orders.json")
+    orders = {key: value for key, value in fitted.items() if not key.startswith("provenance/")}
+    (results / "orders.json").write_text(json.dumps(orders, indent=2) + "\n")
     confirmed = [value for key, value in fitted.items() if key.endswith("/confirmed")]
     (results / "README.md").write_text(f"""# One limit for the whole family
 

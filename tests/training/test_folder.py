@@ -117,7 +117,7 @@ for number in range(1, 100):
         break
     assert status == -signal.SIGKILL, status
     os.system(f"cp -r before {run}")
-print(number, file=sys.__stdout__)
+print(number, file=sys.__stdout__, flush=True)
 """
 
 
