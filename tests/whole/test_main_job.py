@@ -14,8 +14,8 @@ MEASURES = ("cosine", "angle", "norm_ratio", "relative_error")
 ALIGNED = [f"alignment/{key}" for key in (*MEASURES, "relative_error/worst", "relative_error/worst_layer")] + [
     f"alignment/{key}/layer{l}" for l in (1, 2, 3) for key in MEASURES
 ]
-COLUMNS = ["step", "epoch", "train/loss", "train/accuracy", "test/loss", "test/accuracy", "relax/steps",
-           "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms"]
+COLUMNS = ["step", "epoch", "train/loss", "train/accuracy", "test/loss", "test/accuracy", "optim/lr",
+           "relax/steps", "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms"]
 # Of predictive coding against backprop: the forward pass is its free equilibrium, and the reference needs none.
 UNMEASURED = {"relax/free_converged", "alignment/reference_converged"}
 
