@@ -27,14 +27,14 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from ebmrun.theory.affine import MaxPool2d as MaxPool2d
     from ebmrun.theory.affine import Skip as Skip
     from ebmrun.theory.affine import Wrapped as Wrapped
+    from ebmrun.theory.algorithm import Algorithm as Algorithm
+    from ebmrun.theory.algorithm import Estimate as Estimate
+    from ebmrun.theory.algorithm import Prediction as Prediction
     from ebmrun.theory.cost import Cost as Cost
     from ebmrun.theory.energies import ByValue as ByValue
     from ebmrun.theory.energies import Energy as Energy
     from ebmrun.theory.energies import ExactDisplacement as ExactDisplacement
     from ebmrun.theory.energies import ExactError as ExactError
-    from ebmrun.theory.learning import Algorithm as Algorithm
-    from ebmrun.theory.learning import Estimate as Estimate
-    from ebmrun.theory.learning import Prediction as Prediction
     from ebmrun.theory.network import Layer as Layer
     from ebmrun.theory.network import Network as Network
 
@@ -45,9 +45,9 @@ PLACES = {
     "errors": "ConfigError RunError",
     "theory.activations": "ACTIVATIONS Activation",
     "theory.affine": "AvgPool2d Chain Conv2d Linear Map MaxPool2d Skip Wrapped",
+    "theory.algorithm": "Algorithm Estimate Prediction",
     "theory.cost": "Cost",
     "theory.energies": "ByValue Energy ExactDisplacement ExactError",
-    "theory.learning": "Algorithm Estimate Prediction",
     "theory.network": "Layer Network",
 }
 PLACE = {name: place for place, names in PLACES.items() for name in names.split()}

@@ -34,8 +34,8 @@ from ebmrun.config import Config, typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts
+from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment
-from ebmrun.theory.learning import Algorithm, Estimate
 from ebmrun.theory.network import Network
 from ebmrun.training import checkpoint
 from ebmrun.training import folder as run_folder

@@ -20,10 +20,13 @@ from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
 from ebmrun.theory import cost_contract
+from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
-from ebmrun.theory.learning import Algorithm, EnergyLearning
-from ebmrun.theory.network import Network, initialise, require_affine, require_owned
+from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.learning import EnergyLearning
+from ebmrun.theory.network import Network
+from ebmrun.theory.network_contract import require_affine, require_owned
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.schedule import Schedule
 from ebmrun.training.uncompiled import without_compiler

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ebmrun.theory.activations import activation as activation_of
 from ebmrun.theory.affine import Conv2d, Linear, MaxPool2d, Skip, Wrapped
 from ebmrun.theory.architectures import cnn, mlp
-from ebmrun.theory.coordinates import FreeEquilibrium
 from ebmrun.theory.cost import Cost, SquaredError
 from ebmrun.theory.energies import ByValue, Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
-from ebmrun.theory.network import Layer, Network, initialise
+from ebmrun.theory.network import Layer, Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import arrived
 from ebmrun.theory.relaxing import Relaxation

@@ -33,10 +33,12 @@ from ebmrun.config import dtype_of, resolved
 from ebmrun.data.sets import batches
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.files import replace as new_file
-from ebmrun.theory.coordinates import Coordinates, FreeEquilibrium, summed
+from ebmrun.theory.coordinates import Coordinates, summed
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
-from ebmrun.theory.network import Layer, Network, initialise
+from ebmrun.theory.network import Layer, Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.references import Backprop
 from ebmrun.theory.relaxation import Step, arrived, steps
@@ -77,10 +79,10 @@ class Scene:
 class Readout(Cost):
     """The cost of what a last layer, without a state of its own, makes of the states below it."""
 
-    def __init__(self, cost: Cost, layer: Layer) -> None:
-        super().__init__(layer.activation)
+    def __init__(self, cost: Cost, network: Network) -> None:
+        super().__init__(network.output)
         self.cost = cost
-        ((_, self.affine),) = layer.edges
+        ((_, self.affine),) = network.edges[-1]
 
     def value(self, x: Batch, y: Batch) -> Float[Tensor, " batch"]:
         return self.cost.value(self.output(self.affine(x)), y)
@@ -110,9 +112,10 @@ class Inference:
     @classmethod
     def of(cls, learning: EnergyLearning, scene: Scene, mode: Mode, strength: float) -> Inference:
         scene = scene.to(mode.dtype)
-        *below, last = scene.network.layers
+        network = scene.network
+        below = [Layer(edges, f) for edges, f in zip(network.edges[:-1], network.activations)]
         nudge = replace(learning.nudge, strength=strength)
-        readout = Readout(learning.cost, last)
+        readout = Readout(learning.cost, network)
         own = replace(learning, relaxation=mode.relaxation, nudge=nudge, cost=readout)
         return cls(Network(below), readout, own, scene)
 

@@ -22,7 +22,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ebmrun.theory.coordinates import Batch, Coordinates, Drive
+from ebmrun.theory.coordinates import Coordinates
+from ebmrun.theory.equilibrium import Batch, Drive
+from ebmrun.theory.error import Error
 from ebmrun.theory.kinks import Softness, by_row
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import Proposal, Step, descend
@@ -97,21 +99,10 @@ class Descent:
         rest = vector.shape[1] - self.sizes[-1]
         return torch.cat([vector[:, :rest], vector[:, rest:] * self.scale], 1)
 
-    def first(self) -> Step:
-        """A plain sweep from the free equilibrium."""
-        sizes = [1.0] * (len(self.start) - 1) + [self.scale]
-        return descend(self.space, self.start, self.still, self.signals, self.pull, True, sizes)
-
-    def swept(self, first: Step) -> list[Batch]:
-        """The messages that the first sweep moves to."""
-        *others, last = first.answered
-        if not self.pull.clamps:
-            last = torch.lerp(self.space.rest(len(others)), last, self.scale)
-        return [*others, last]
-
-    def began(self, first: Step) -> Point:
-        """The free equilibrium, and the first step from there."""
-        return Point([self.space.rest(l) for l in range(len(self.moving))], first, 1.0)
+    def swept(self, messages: list[Batch], sweep: Step) -> list[Batch]:
+        """What a plain sweep makes of messages."""
+        *others, last = sweep.answered
+        return [*others, torch.lerp(messages[-1], last, self.scale)]
 
     def at(self, messages: list[Batch], before: Step | None, softness: Softness) -> Point:
         """The states that answer messages, and a step from there."""
@@ -143,7 +134,7 @@ class Descent:
         """Of the energy along p: what it gains to second order."""
         space, step, parts = self.space, at.step, [*self.layers(p), None]
         dx, bends = [p], []  # the input's place is taken by what no edge asks for
-        for l, (edges, drive, held) in enumerate(zip(space.edges, step.drives, step.held)):
+        for l, (edges, drive, held) in enumerate(zip(space.edges, step.drives, step.held or [None] * len(parts))):
             pushed = [affine.tangent(dx[source], piece)
                       for (source, affine), piece in zip(edges, drive.pieces) if source]
             da = sum(pushed[1:], pushed[0]) if pushed else torch.zeros_like(step.before[l])
@@ -153,8 +144,8 @@ class Descent:
                 da = torch.where(held, 0, da)
             below_top = l + 1 < len(step.signals)
             x = step.signals[l + 1] if below_top and not space.relative else space.state(step.before[l], drive)
-            moved, bent = space.energy.tangent(
-                x, space.total(l, drive), space.rested(l, drive), da, parts[l], space.activations[l])
+            moved, bent = space.energy.tangent(x, space.total(l, drive), rest(space, l, drive), da, parts[l],
+                                               space.activations[l])
             bends.append(bent if stiff is None else bent + stiff)
             dx.append(moved)
         found = self.weighted(flat(bends)).sum(1, keepdim=True)
@@ -163,30 +154,39 @@ class Descent:
         return found + self.pull.curvature(space.state(step.before[-1], step.drives[-1]), dx[-1])
 
 
-def conjugate_steps(space: Coordinates, pull: Pull, after: Step | None = None) -> Generator[Step, Proposal | None]:
-    """A step from each iterate: from the free equilibrium on, or from the answers of another step."""
+def conjugate_steps(space: Coordinates, pull: Pull, sweeps: Sequence[Step]) -> Generator[Step, Proposal | None]:
+    """A step from each iterate after plain sweeps from the free equilibrium on: after one where the output is clamped,
+    which is an infinite nudge, after two or more elsewhere."""
     descent = Descent(space, pull)
-    if after:
-        at = descent.at(after.answered, None, SOFT)
-        yield at.step
-    else:
-        first = descent.first()
-        yield first
-        if not pull.clamps:
-            new = descent.at(descent.swept(first), None, 1.0)
-            yield new.step
-        at = descent.began(first)
-    trusts = not (pull.clamps or after)  # a clamp is an infinite nudge
-    plain = torch.full((len(at.step.before[0]), 1), trusts, dtype=torch.bool, device=pull.targets.device)
+    before = messages = [space.rest(l) for l in range(len(descent.moving))]
+    for sweep in sweeps[:-1]:
+        before, messages = messages, descent.swept(messages, sweep)
+    if len(sweeps) == 1:
+        return descending(descent, Point(messages, sweeps[0], 1.0), None)
+    return descending(descent, Point(before, sweeps[-2], 1.0), Point(messages, sweeps[-1], 1.0))
+
+
+def conjugate_steps_from(space: Coordinates, pull: Pull, step: Step) -> Generator[Step, Proposal | None]:
+    """A step from each iterate, from the answers of another step on."""
+    descent = Descent(space, pull)
+    at = descent.at(step.answered, None, SOFT)
+    yield at.step
+    yield from descending(descent, at, None)
+
+
+def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step, Proposal | None]:
+    """From a point, and from the one that a plain sweep leads to where such sweeps may be trusted."""
+    space = descent.space
+    plain = torch.full((len(at.step.before[0]), 1), new is not None, dtype=torch.bool, device=at.s.device)
     p = descent.scaled(at.gap)
     slope = size = descent.product(at.way, p)
     length = torch.ones_like(slope)
-    if trusts:
+    if new:
         if space.kinked:  # what has not settled may be a kink's: the same states, with units balanced on them
             met = new.step
             new = descent.down(new.messages, met.before, met.drives, met.signals, kinks_of(space, at), 1.0)
         plain = descent.product(new.way, p) >= -0.5 * slope
-    if not bool(plain.all()):
+    if new is None or not bool(plain.all()):
         length = torch.where(plain, length, ratio(slope, descent.curvature(at, p)))
         new = descent.along(at, p, length, plain)
         yield new.step
@@ -216,6 +216,14 @@ def conjugate_steps(space: Coordinates, pull: Pull, after: Step | None = None) -
 
 def flat(parts: Sequence[Batch]) -> Flat:
     return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+def rest(space: Coordinates, l: int, drive: Drive) -> Batch:
+    """respond(a_l, 0); the origin of errors."""
+    if isinstance(space, Error):
+        return drive.origin
+    a = space.total(l, drive)
+    return space.energy.respond(a, torch.zeros_like(a), space.activations[l])
 
 
 def ratio(a: Each, b: Each) -> Each:

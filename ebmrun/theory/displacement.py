@@ -6,12 +6,15 @@ free equilibrium are 0, and its energy is E less its tangent at (x0, a0).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from ebmrun.theory.coordinates import Batch, Coordinates, Drive, FreeEquilibrium, Start, Term, first
-from ebmrun.theory.energies.energy import Energy, ExactDisplacement, Subtraction
+from ebmrun.theory.affine import Piece
+from ebmrun.theory.coordinates import Coordinates, Start, Term
+from ebmrun.theory.energies.differences import ExactDisplacement, Subtraction
+from ebmrun.theory.energies.energy import Energy
+from ebmrun.theory.equilibrium import Batch, Drive, FreeEquilibrium, first
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Weights
 
@@ -23,8 +26,8 @@ class Displacement(Coordinates):
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
         super().__init__(network, energy, free)
-        self.exact = isinstance(energy, ExactDisplacement)
         self.form = energy if isinstance(energy, ExactDisplacement) else Subtraction(energy)
+        self.exact = self.form is energy
         self.increments = [self.form.around(x0, drive.a, t0, f) for x0, drive, t0, f in zip(
             free.states, free.drives, free.messages, self.activations)]
         self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
@@ -41,7 +44,10 @@ class Displacement(Coordinates):
             if source:  # the input does not move
                 increment, pieces[edge] = affine.increment(signals[source], anchor)
                 parts.append(increment)
-        return Drive(sum(parts[1:], parts[0]), tuple(pieces), self.free.states[l])
+        return self.driven(l, sum(parts[1:], parts[0]), tuple(pieces))
+
+    def driven(self, l: int, a: Batch, pieces: tuple[Piece, ...]) -> Drive:
+        return Drive(a, pieces, self.free.states[l])
 
     def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
         return self.increments[l](drive.a, t)
@@ -50,8 +56,8 @@ class Displacement(Coordinates):
         x0, a0 = self.free.states[l], self.free.drives[l].a
         return self.form.displacement_feedback(x0, a0, u, drive.a, self.activations[l])
 
-    def beside(self, l: int, drive: Drive, a: Batch) -> Drive:
-        return Drive(a, drive.pieces, drive.origin)
+    def signal(self, u: Batch, drive: Drive) -> Batch:
+        return u
 
     def total(self, l: int, drive: Drive) -> Batch:
         return self.free.drives[l].a + drive.a
@@ -66,18 +72,17 @@ class Displacement(Coordinates):
 
     def terms(
         self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights
-    ) -> Iterator[Term]:
+    ) -> list[Term]:
         """m_k x_k - m0 x0 = (m_k - m0) x_k + m0 (x_k - x0), for weights that sum to 0 with that of the free node."""
-        source, piece, n = self.edges[l][edge][0], drive.pieces[edge], len(self.free.inputs)
+        source, piece, n = self.edges[l][edge][0], drive.pieces[edge], self.free.inputs.shape[0]
         if not source:
-            yield Term(weights.sum(message), self.free.inputs, first(piece, n))
-            return
+            return super().terms(l, edge, message, signals, drive, weights)
         below = self.free.states[source - 1] + signals[source]
         m0, before = self.free.feedback[l][:n], self.free.drives[l].pieces[edge]
         if piece is None or before is None:
-            yield Term(weights.rows(message), below, None)
+            terms = [Term(message, below, None)]
         else:
-            switched = torch.where(piece == before, 0, self.free.feedback[l])
-            yield Term(weights.rows(message + switched), below, piece)
-            yield Term(weights.rows(-switched), below, before)
-        yield Term(weights.scale * m0, weights.shift(signals[source]), first(before, n), constant=False)
+            switched = weights.of(l, torch.where(piece == before, 0, self.free.feedback[l]))
+            terms = [Term(message + switched, below, piece), Term(-switched, below, before)]
+        shifted = weights.shift(signals[source])
+        return [*terms, Term(weights.scales[l] * m0, shifted, first(before, n), constant=False)]

@@ -26,7 +26,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ebmrun.theory.affine import MaxPool2d
-from ebmrun.theory.coordinates import Batch, Coordinates, Drive
+from ebmrun.theory.coordinates import Coordinates
+from ebmrun.theory.equilibrium import Batch, Drive
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
 Softness = float | Float[Tensor, "_ 1"]
@@ -49,7 +50,7 @@ def balanced(
     held = torch.zeros_like(feedback, dtype=torch.bool)
     for kink in kinks:
         aside = 4 * torch.finfo(feedback.dtype).eps * max(1.0, abs(kink))
-        below, above = (space.feedback(l, u, space.beside(l, drive, torch.full_like(drive.a, kink + side)))
+        below, above = (space.feedback(l, u, space.driven(l, torch.full_like(drive.a, kink + side), drive.pieces))
                         for side in (-aside, aside))
         message = before.minimum(below).maximum(above) - (drive.a - kink) / (by_row(softness, feedback) * compliance)
         rests = (above < message) & (message < below)

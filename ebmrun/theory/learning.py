@@ -9,57 +9,24 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ebmrun.theory.coordinates import Batch, Coordinates, Drive, Error, FreeEquilibrium, State, summed
+from ebmrun.theory.algorithm import Estimate, Output, Prediction
+from ebmrun.theory.coordinates import Coordinates, State, forward_pass
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies.energy import Energy
+from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
+from ebmrun.theory.error import Error
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import Relaxed, read, relax
 from ebmrun.theory.stencil import Nudge
-
-Output = Float[Tensor, "batch classes"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Gradients in the order of ``network.parameters()``, as means over the batch; the output of the free phase; and
-    how relaxation went: steps of both phases, the larger residual, whether both met their tolerance. None stands for
-    what was not measured, as where nothing relaxes."""
-
-    gradients: list[Tensor]
-    output: Output
-    steps: int | None = None
-    residual: float | None = None
-    converged: bool | None = None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The output of the free phase, and whether that phase met its tolerance; None where the free equilibrium is the
-    forward pass, so that nothing relaxes."""
-
-    output: Output
-    converged: bool | None = None
-
-
-@runtime_checkable
-class Algorithm(Protocol):
-    """What a trainer asks for."""
-
-    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """Gradients of the mean cost of a batch of inputs x and targets y."""
-
-    def predict(self, network: Network, x: Batch) -> Prediction:
-        """The output of the network for inputs x."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +55,9 @@ class EnergyLearning:
         nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
-        phases = [nudged] if phase is None else [phase, nudged]
-        residuals = [each.residual for each in phases if each.residual is not None]
-        return Estimate(
-            self.learning_rule(space, read(space, nudged, self.relaxation)),
-            free.states[-1],
-            sum(each.steps for each in phases),
-            max(residuals, default=None),
-            all(each.converged for each in phases) if residuals else None,
-        )
+        went = nudged.after(phase) if phase else nudged
+        gradients = self.learning_rule(space, read(space, nudged, self.relaxation))
+        return Estimate(gradients, free.states[-1], went.steps, went.residual, went.converged)
 
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[FreeEquilibrium, Relaxed | None]:
         """The equilibrium without a nudge, and how it was reached; None where it is the forward pass."""
@@ -122,24 +83,22 @@ class EnergyLearning:
     def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""
         gradients: list[Tensor] = []
-        nodes, free = self.nudge.coefficients
-        for l, gain in enumerate(self.energy.layer_gains(space.network.heights)):
-            weights = Weights(nodes, free, -gain / len(space.free.inputs))
+        (nodes, free), examples = self.coefficients, space.free.inputs.shape[0]
+        gains = self.energy.layer_gains(space.network.heights)
+        weights = Weights(nodes, free, [-gain / examples for gain in gains])
+        for l, message in enumerate(weights.of_layers(at.feedback)):
             for edge, affine in space.network.learned[l]:
-                terms = space.terms(l, edge, at.feedback[l], at.signals, at.drives[l], weights)
-                parts = [affine.gradient(*term) for term in terms]
-                gradients += parts[0] if len(parts) == 1 else [sum(each[1:], each[0]) for each in zip(*parts)]
+                term, *others = space.terms(l, edge, message, at.signals, at.drives[l], weights)
+                parts = affine.gradient(*term)
+                for term in others:
+                    parts = [part + more for part, more in zip(parts, affine.gradient(*term))]
+                gradients += parts
         return gradients
 
-
-def forward_pass(network: Network, x: Batch) -> FreeEquilibrium:
-    """x_l = f_l(a_l), layer by layer."""
-    signals, drives, origin = [x], [], x.new_zeros(())
-    for edges, f in zip(network.edges, network.activations):
-        a, pieces = summed(edges, signals)
-        drives.append(Drive(a, pieces, origin))
-        signals.append(f(a))
-    return FreeEquilibrium(x, signals[1:], drives, [], [])
+    @cached_property
+    def coefficients(self) -> tuple[list[float], float]:
+        """Those of the nudge, which every batch asks for."""
+        return self.nudge.coefficients
 
 
 def warn_of_lost_digits(network: Network, layer: int, dtype: torch.dtype) -> None:

@@ -19,29 +19,31 @@ Batch = Float[Tensor, "_ ..."]
 @dataclass(slots=True)
 class Weights:
     """w_k of the nodes that are stacked along the batch axis and of the free one, and what the learning rule scales
-    them by: sums over nodes on messages and signals that are stacked like these."""
+    each layer by: sums over nodes on messages and signals that are stacked like these."""
 
     nodes: Sequence[float]
     free: float
-    scale: float
+    scales: Sequence[float]
 
-    def rows(self, message: Batch) -> Batch:
-        """scale w_k m_k, node by node."""
-        return message * (self.scale * self.nodes[0]) if len(self.nodes) == 1 else torch.cat(self._parts(message))
-
-    def sum(self, message: Batch) -> Batch:
-        """scale sum_k w_k m_k."""
+    def of_layers(self, messages: Sequence[Batch]) -> Sequence[Batch]:
+        """``of`` for all layers."""
         if len(self.nodes) == 1:
-            return message * (self.scale * self.nodes[0])
-        return torch.stack(self._parts(message)).sum(0)
+            return torch._foreach_mul(list(messages), [scale * self.nodes[0] for scale in self.scales])
+        return [self.of(l, message) for l, message in enumerate(messages)]
+
+    def of(self, l: int, message: Batch) -> Batch:
+        """scale_l w_k m_k, node by node."""
+        parts = message.chunk(len(self.nodes))
+        return torch.cat([part * (self.scales[l] * w) for w, part in zip(self.nodes, parts)])
+
+    def sum(self, weighted: Batch) -> Batch:
+        """Over nodes."""
+        return weighted if len(self.nodes) == 1 else torch.stack(weighted.chunk(len(self.nodes))).sum(0)
 
     def shift(self, displacement: Batch) -> Batch:
         """sum_k w_k dx_k."""
         first, *others = (w * part for w, part in zip(self.nodes, displacement.chunk(len(self.nodes))))
         return sum(others, first)
-
-    def _parts(self, message: Batch) -> list[Batch]:
-        return [part * (self.scale * w) for w, part in zip(self.nodes, message.chunk(len(self.nodes)))]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import Diverged
-from ebmrun.theory.coordinates import FreeEquilibrium, State
+from ebmrun.theory.algorithm import Estimate, Prediction
+from ebmrun.theory.coordinates import State
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.learning import EnergyLearning, Estimate, Prediction
+from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import descend

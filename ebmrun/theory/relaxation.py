@@ -11,12 +11,12 @@ those above as they have just moved (Gauss-Seidel); synchronously, as they were 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
-from ebmrun.theory.coordinates import Batch, Coordinates, Drive
+from ebmrun.theory.coordinates import Coordinates
+from ebmrun.theory.equilibrium import Batch, Drive
 from ebmrun.theory.kinks import Held, Softness, balanced, shared
 from ebmrun.theory.nudge import Pull
 
@@ -26,11 +26,10 @@ LATE = 2.0  # softness of kinks where the layer below answers a step later
 UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit comes to a kink
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step, layer by layer: the variables before, what they should be by drive and message, and those moved to; the
-    drives and the signals that made them; the messages heard, the feedback sent, and the units that a kink holds, if
-    kinks were balanced at all. A clamped output hears nothing."""
+    drives and the signals that made them; the messages heard, the feedback sent, and for each layer the units that a
+    kink holds, where kinks were balanced at all. A clamped output hears nothing."""
 
     before: Sequence[Batch]
     answers: list[Batch]
@@ -39,8 +38,7 @@ class Step:
     signals: list[Batch]
     messages: list[Batch | None]
     feedback: list[Batch]
-    held: list[Held]
-    balances: bool
+    held: list[Held] | None
 
     @property
     def answered(self) -> list[Batch]:
@@ -70,14 +68,15 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
             sizes: Sequence[Size], before: Step | None = None, softness: Softness = 1.0) -> Step:
     """One pass down: moves every layer by its step and sends its message along its edges; where the step ``before`` is
     given, with units balanced on their kinks."""
-    top, edges, gains = len(u) - 1, space.edges, space.gains
+    top, clamps, inner, gains = len(u) - 1, pull.clamps, space.network.inner, space.gains
     moved, answers, feedback = list(u), list(u), list(u)
     messages: list[Batch | None] = [None] * len(u)
-    held: list[Held] = [None] * len(u)
-    drives = list(drives) if before else drives
+    held: list[Held] | None = None
+    if before is not None:
+        held, drives = [None] * len(u), list(drives)
     for l in range(top, -1, -1):
         drive = drives[l]
-        if l == top and pull.clamps:
+        if l == top and clamps:
             answers[l] = moved[l] = space.from_state(pull.targets, drive)
         else:
             t = messages[l]
@@ -87,17 +86,16 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
             moved[l] = answers[l] if isinstance(size, float) and size == 1 else torch.lerp(u[l], answers[l], size)
         sender = moved[l] if sweeps else u[l]
         feedback[l] = space.feedback(l, sender, drive)
-        if before is not None:
+        if before is not None and held is not None:
             feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before.feedback[l], softness)
             if space.mixes[l]:
                 drive = shared(space, l, drive, signals, feedback[l], before.feedback[l], before.drives[l], softness)
                 drives[l] = drive
-        for edge, ((source, _), gain) in enumerate(zip(edges[l], gains[l])):
-            if source:
-                message, heard = space.down(l, edge, feedback[l], drive), messages[source - 1]
-                message = message if gain == 1 else gain * message
-                messages[source - 1] = message if heard is None else heard + message
-    return Step(u, answers, moved, drives, signals, messages, feedback, held, before is not None)
+        for edge, below in inner[l]:
+            message, heard, gain = space.down(l, edge, feedback[l], drive), messages[below], gains[l][edge]
+            message = message if gain == 1 else gain * message
+            messages[below] = message if heard is None else heard + message
+    return Step(u, answers, moved, drives, signals, messages, feedback, held)
 
 
 def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull,
@@ -108,8 +106,8 @@ def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], 
     first = descend(space, u, drives, signals, pull, False, now, before, LATE)
     drives, signals = ascend(space, first.moved, drives)
     second = descend(space, first.moved, drives, signals, pull, False, then, before, LATE)
-    return replace(second, before=u, answers=[a if e else b for e, a, b in zip(even, first.answers, second.answers)],
-                   messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
+    return second._replace(before=u, answers=[a if e else b for e, a, b in zip(even, first.answers, second.answers)],
+                           messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
 
 
 def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Generator[Step, Proposal | None]:
@@ -118,17 +116,17 @@ def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Gener
     go on from elsewhere, or by steps of another size."""
     start, still, signals = space.start()
     u: Sequence[Batch] = start
-    drives, count, before = still, 0, None
+    drives, before, count = still, None, 0
+    output = 1.0 if order == "synchronous" else pull.step
     while True:
-        sizes = [step_size] * (len(u) - 1) + [step_size if order == "synchronous" else step_size * pull.step]
+        sizes = [*[step_size] * (len(u) - 1), step_size * output]
         if order == "even_odd":
             step = in_two_colours(space, u, drives, signals, pull, sizes, before)
         else:
             step = descend(space, u, drives, signals, pull, order == "sweep", sizes, before)
         count += 1
-        before = step if space.kinked and count >= UNBALANCED else None
-        proposal = yield step
-        u, step_size = proposal or (step.moved, step_size)
+        before = step if count >= UNBALANCED and space.kinked else None
+        u, step_size = (yield step) or (step.moved, step_size)
         drives, signals = ascend(space, u, still)
 
 
@@ -144,9 +142,9 @@ def arrived(space: Coordinates, step: Step) -> Step:
     of the energy."""
     drives, signals = ascend(space, step.moved, step.drives)
     feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(step.moved)]
-    if step.balances:
+    if step.held is not None:
         for l, (u, before) in enumerate(zip(step.moved, step.feedback)):
             feedback[l] = balanced(space, l, u, drives[l], feedback[l], before, 1.0)[0]
             if space.mixes[l]:
                 drives[l] = shared(space, l, drives[l], signals, feedback[l], before, step.drives[l], 1.0)
-    return replace(step, before=step.moved, drives=drives, signals=signals, feedback=feedback)
+    return step._replace(before=step.moved, drives=drives, signals=signals, feedback=feedback)

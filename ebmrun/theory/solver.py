@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from operator import truediv
 from typing import NamedTuple
 
 import torch
 
 from ebmrun.errors import Diverged
 from ebmrun.theory.anderson import Anderson
-from ebmrun.theory.conjugate import conjugate_steps
-from ebmrun.theory.coordinates import Batch, Coordinates, State
+from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
+from ebmrun.theory.coordinates import Coordinates, State
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
+ENOUGH = 0.3  # of the residual: what a plain sweep may leave before conjugate gradients take over
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
-@dataclass(frozen=True)
-class Relaxed:
+class Relaxed(NamedTuple):
     """The last step of a relaxation, and how many there were; the residual, and whether it met the tolerance (None
     where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers, ``how``
     the way of the last step, for another relaxation of the same network to go on by."""
@@ -33,19 +34,24 @@ class Relaxed:
     converged: bool | None = None
     drowned: int | None = None
 
+    def after(self, phase: Relaxed) -> Relaxed:
+        """Both together: all steps, the larger residual, and whether both met the tolerance."""
+        residuals = [each.residual for each in (phase, self) if each.residual is not None]
+        converged = phase.converged and self.converged if residuals else None
+        return self._replace(steps=phase.steps + self.steps, residual=max(residuals, default=None), converged=converged)
+
 
 def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
-    how = decided(how, space.energy.feedforward)
-    if how.acceleration == "conjugate":
-        dynamics = conjugate_steps(space, pull)
-    else:
-        dynamics = steps(space, pull, how.order, how.step_size)
-    anderson = Anderson() if how.acceleration == "anderson" else None
-    over = OverRelaxation(how.step_size) if how.acceleration == "adaptive" else None
+    acceleration, step_size = decided(how, space.energy.feedforward)
+    dynamics = steps(space, pull, how.order, step_size)
+    anderson = Anderson() if acceleration == "anderson" else None
+    over = OverRelaxation(step_size) if acceleration == "adaptive" else None
+    sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
     proposal: Proposal | None = None
+    left, last = UNMEASURED, 1.0
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
@@ -53,31 +59,35 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         if count == max_steps or over or (how.tol and count > 1 and count % how.check_every == 0):
             left = residual(space, step, pull)
             if math.isnan(left.residual):
-                raise diverged(space, step, count, how)
+                raise diverged(space, step, count, step_size)
             if count == max_steps or (left.residual <= how.tol and count > 1):
                 lost = left.drowned if left.residual >= (how.tol or 1) else None
-                return Relaxed(step, count, how, left.residual, left.residual <= how.tol, lost)
+                found = how if over is None else replace(how, acceleration="adaptive", step_size=step_size)
+                return Relaxed(step, count, found, left.residual, left.residual <= how.tol, lost)
             if over:
-                over.follow(over.step_size * left.gap)
-                how = replace(how, step_size=over.step_size)
-                proposal = Proposal(step.moved, over.step_size)
+                over.follow(step_size * math.hypot(*left.gaps))
+                step_size = over.step_size
+                proposal = Proposal(step.moved, step_size)
                 if over.slow:
                     how, over, proposal = replace(how, acceleration="conjugate", step_size=1.0), None, None
-                    dynamics = conjugate_steps(space, pull, step)
+                    dynamics, step_size = conjugate_steps_from(space, pull, step), 1.0
         if anderson:
-            proposal = Proposal(anderson.propose(step.before, step.moved), how.step_size)
+            proposal = Proposal(anderson.propose(step.before, step.moved), step_size)
+        if sweeps is not None:
+            sweeps.append(step)
+            if pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
+                dynamics, sweeps = conjugate_steps(space, pull, sweeps), None
+            last = left.residual if count > 1 else last
     raise AssertionError("unreachable: the last step returns")
 
 
-def decided(how: Relaxation, feedforward: bool) -> Relaxation:
-    """``acceleration=auto`` as what it stands for."""
+def decided(how: Relaxation, feedforward: bool) -> tuple[str, float]:
+    """The acceleration and the first step size, with what ``acceleration=auto`` stands for."""
     if how.acceleration != "auto":
-        return how
+        return how.acceleration, how.step_size
     if how.order != "sweep" or how.step_size != 1:
-        return replace(how, acceleration="none")
-    if feedforward:
-        return replace(how, acceleration="conjugate")
-    return replace(how, acceleration="adaptive", step_size=FIRST_STEP_SIZE)
+        return "none", how.step_size
+    return ("conjugate", 1.0) if feedforward else ("adaptive", FIRST_STEP_SIZE)
 
 
 def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:
@@ -92,11 +102,14 @@ def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:
 
 class Left(NamedTuple):
     """What a step leaves to do: the residual, the layer whose digits it rests on, if they are lost, and ||answer - u||
-    over all layers."""
+    of each layer."""
 
     residual: float
     drowned: int | None
-    gap: float
+    gaps: list[float]
+
+
+UNMEASURED = Left(math.nan, None, [])
 
 
 def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
@@ -108,11 +121,17 @@ def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
     """
     depth, states = len(step.answers), space.free.states
     moved = torch._foreach_sub(step.moved, states) if isinstance(space, State) else step.moved
+    parts = [*torch._foreach_sub(step.answers, list(step.before)), *moved]
     blurred = not (space.exact or pull.rests)
-    gaps = torch._foreach_sub(step.answers, list(step.before))
-    norms = _norms([*gaps, *moved, *(states if blurred else [])], depth - 1 if pull.clamps else None)
-    if not all(map(math.isfinite, norms)):
-        return Left(math.nan, None, math.nan)
+    parts = parts + states if blurred else parts
+    norms, clamped = torch.stack(torch._foreach_norm(parts)).tolist(), depth - 1 if pull.clamps else None
+    # A clamped output has a gap of 0 once it has its target.
+    if not all(SQUARABLE[0] < norm < SQUARABLE[1] or (norm == 0 and l == clamped) for l, norm in enumerate(norms)):
+        norms = torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
+        if not all(map(math.isfinite, norms)):
+            return UNMEASURED
+    elif not blurred:
+        return Left(max(map(truediv, norms, norms[depth:])), None, norms[:depth])
     info = torch.finfo(moved[0].dtype)
     half, least = info.eps / 2 if blurred else 0.0, info.tiny * info.eps
     worst, drowned = 0.0, None
@@ -121,7 +140,7 @@ def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
         left = max(gap, digit) / way if way else float(gap > 0 or not (pull.rests or silent(space, step, l)))
         if left > worst:
             worst, drowned = left, l if digit >= gap else None
-    return Left(worst, drowned, math.hypot(*norms[:depth]))
+    return Left(worst, drowned, norms[:depth])
 
 
 def silent(space: Coordinates, step: Step, l: int) -> bool:
@@ -140,18 +159,9 @@ def silent(space: Coordinates, step: Step, l: int) -> bool:
                (float(step.moved[m].abs().max()) > counts or silent(space, step, m)) for m in above)
 
 
-def _norms(parts: list[Batch], clamped: int | None) -> list[float]:
-    """Euclidean norms, with one wait for the device; with a second one where a square may be out of range, or is 0, as
-    the gap of a ``clamped`` output is once it has its target."""
-    norms = torch.stack(torch._foreach_norm(parts)).tolist()
-    if all(SQUARABLE[0] < norm < SQUARABLE[1] or (i == clamped and norm == 0) for i, norm in enumerate(norms)):
-        return norms
-    return torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
-
-
-def diverged(space: Coordinates, step: Step, count: int, how: Relaxation) -> Diverged:
+def diverged(space: Coordinates, step: Step, count: int, step_size: float) -> Diverged:
     """The error that names the layer nearest to the output whose residual is no number, and the step size."""
     sizes = [torch.linalg.vector_norm(answer, dtype=torch.float64) for answer in step.answers]
     layer = next((l for l in reversed(range(len(sizes))) if not sizes[l].isfinite()), 0)
     return Diverged(f"the relaxation diverged at layer {layer + 1} within {count} steps with relax.step_size="
-                    f"{how.step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
+                    f"{step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import RunError
-from ebmrun.theory.learning import Algorithm, Estimate, Prediction
+from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction
 from ebmrun.theory.network import Network
 from ebmrun.training.launch import launched
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ebmrun.data.sets import Split
 from ebmrun.errors import ConfigError, Diverged
-from ebmrun.theory.learning import Algorithm
+from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.network import Network
 from ebmrun.training.selection import Selection
 from ebmrun.training.tracking import Silent

@@ -15,9 +15,9 @@ from ebmrun.config import TrainerConfig
 from ebmrun.data.augment import Augmentation, Unchanged, draws
 from ebmrun.data.sets import Dataset, Split, batches, steps_per_epoch
 from ebmrun.errors import Diverged
+from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.learning import Algorithm, Estimate
 from ebmrun.theory.network import Network
 from ebmrun.training.schedule import Constant, Schedule
 from ebmrun.training.selection import Selection

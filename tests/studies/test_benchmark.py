@@ -22,7 +22,8 @@ from ebmrun.theory.activations import ACTIVATIONS, Activation, Tanh, activation
 from ebmrun.theory.affine import AffineMap, Map, Skip, Wrapped
 from ebmrun.theory.architectures import cnn, mlp, resmlp, resnet
 from ebmrun.theory.cost import Cost, CrossEntropy, SquaredError
-from ebmrun.theory.network import Layer, Network, initialise
+from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.network import Layer, Network
 from ebmrun.theory.references import Backprop
 from ebmrun.training import checkpoint
 from ebmrun.training.distributed import Job

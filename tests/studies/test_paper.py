@@ -15,8 +15,8 @@ from ebmrun.studies.paper import Inference, Mode, Scene, by_strength, distance
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
-from ebmrun.theory.network import initialise
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.stencil import Nudge
 

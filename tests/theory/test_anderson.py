@@ -14,8 +14,9 @@ from ebmrun.errors import RunError
 from ebmrun.theory.anderson import MEMORY, Anderson
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
-from ebmrun.theory.network import Network, initialise
+from ebmrun.theory.network import Network
 from ebmrun.theory.solver import Relaxed
 from ebmrun.theory.stencil import Nudge
 

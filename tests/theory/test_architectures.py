@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from ebmrun.errors import ConfigError
 from ebmrun.theory.affine import Skip, Wrapped
 from ebmrun.theory.architectures import cnn, mlp, resmlp, resnet
-from ebmrun.theory.network import Network, initialise, require_affine
+from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.network import Network
+from ebmrun.theory.network_contract import require_affine
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = {"hidden": [7, 6], "activation": "tanh", "output": "identity"}

@@ -11,8 +11,9 @@ from networks import NETWORKS, backprop, batch, distance, internal_energy, membe
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.conjugate import Descent, flat
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
-from ebmrun.theory.network import Network, initialise
+from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 
 ENERGIES = [Predictive, Lifted, Hopfield]

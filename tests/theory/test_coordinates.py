@@ -6,9 +6,10 @@ import pytest
 import torch
 from networks import NETWORKS, batch, drive, member, random_diamond, random_mlp, stencil
 
-from ebmrun.theory.coordinates import Error, State
+from ebmrun.theory.coordinates import State
 from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
+from ebmrun.theory.error import Error
 
 
 def spaces(energy, kind, network, x, nodes: int = 1):

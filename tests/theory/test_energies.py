@@ -8,7 +8,7 @@ import torch
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.theory.activations import ACTIVATIONS, activation
 from ebmrun.theory.energies import ByValue, Energy, ExactDisplacement, ExactError, Hopfield, Lifted, Predictive
-from ebmrun.theory.energies.energy import Subtraction
+from ebmrun.theory.energies.differences import Subtraction
 
 ENERGIES = [Predictive(), Hopfield(), Lifted()]
 SMOOTH = ["identity", "tanh", "sigmoid"]

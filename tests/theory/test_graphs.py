@@ -39,7 +39,7 @@ def test_the_rule_where_winners_of_maxima_change(name, coordinates):
         space = learning.coordinates(network, stacked)
         step = next(steps(space, Pull.stacked(learning.cost, y, learning.nudge.strengths), "sweep", 1.0))
         moved = [s + d for s, d in zip(stacked.states, shifts)] if coordinates == "state" else shifts
-        at = arrived(space, replace(step, moved=moved))
+        at = arrived(space, step._replace(moved=moved))
         found = learning.learning_rule(space, at)
     assert any(piece is not None and not torch.equal(piece, before)
                for drive, rest in zip(at.drives, stacked.drives) for piece, before in zip(drive.pieces, rest.pieces))

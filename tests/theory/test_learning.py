@@ -25,7 +25,7 @@ from networks import (
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import CrossEntropy, SquaredError
 from ebmrun.theory.energies import Energy, Hopfield, Lifted, Predictive
-from ebmrun.theory.network import initialise
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.references import Implicit
 from ebmrun.theory.stencil import Nudge
 

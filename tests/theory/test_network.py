@@ -11,7 +11,9 @@ from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import ACTIVATIONS, activation
 from ebmrun.theory.affine import AffineMap, AvgPool2d, Chain, Conv2d, Linear, MaxPool2d, Skip, Wrapped
 from ebmrun.theory.architectures import cnn, mlp
-from ebmrun.theory.network import Layer, Network, initialise, require_affine, require_owned
+from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.network import Layer, Network
+from ebmrun.theory.network_contract import require_affine, require_owned
 
 TANH, IDENTITY, SOFTMAX = activation("tanh"), activation("identity"), activation("softmax")
 

@@ -24,7 +24,7 @@ def shipped(name: str, **changes: float) -> Nudge:
 
 def estimate(nudge: Nudge, power: int) -> float:
     """The formula applied to F(lambda) = lambda^power; nodes at 0 have their own weight."""
-    weights = Weights(*nudge.coefficients, 1.0)
+    weights = Weights(*nudge.coefficients, [1.0])
     return math.fsum(w * s**power for w, s in zip(weights.nodes, nudge.strengths)) + weights.free * 0.0**power
 
 
@@ -55,7 +55,7 @@ def test_error_falls_with_the_order(name):
     for strength in (0.1, 0.05):
         nudge = shipped(name, strength=strength)
         offset = 1.0 if nudge.needs_no_free_gradient else 0.0
-        weights = Weights(*nudge.coefficients, 1.0)
+        weights = Weights(*nudge.coefficients, [1.0])
         found = math.fsum(w * (math.exp(s) - offset) for w, s in zip(weights.nodes, nudge.strengths))
         errors.append(abs(found + weights.free * (1 - offset) - 1))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.1)
@@ -71,7 +71,7 @@ def test_clamped_is_a_difference_whatever_its_strength():
     for strength in (0.1, 1.0, 7.0):
         nudge = shipped("clamped", strength=strength)
         assert nudge.clamps and nudge.order is None
-        weights = Weights(*nudge.coefficients, 1.0)
+        weights = Weights(*nudge.coefficients, [1.0])
         assert (nudge.strengths, weights.nodes, weights.free) == ([math.inf], [1.0], -1.0)
 
 
@@ -80,7 +80,7 @@ def test_one_sided_both_ways_is_centered():
     right = Nudge([1.0, 0.0], [1.0, -1.0], 0.2)
     left = Nudge([-1.0, 0.0], [-1.0, 1.0], 0.2)
     centered = Nudge([1.0, -1.0], [0.5, -0.5], 0.2)
-    a, b, both = (Weights(*each.coefficients, 1.0) for each in (right, left, centered))
+    a, b, both = (Weights(*each.coefficients, [1.0]) for each in (right, left, centered))
     assert [a.nodes[0] / 2, b.nodes[0] / 2] == pytest.approx(both.nodes)
     assert right.strengths + left.strengths == centered.strengths
     assert a.free + b.free == 0 == both.free
@@ -90,7 +90,7 @@ def test_a_stencil_of_ones_own():
     """Three points on one side, second order: (-3 F(0) + 4 F(h) - F(2h)) / 2h."""
     nudge = Nudge([0.0, 1.0, 2.0], [-1.5, 2.0, -0.5], 0.25)
     assert nudge.order == 2
-    weights = Weights(*nudge.coefficients, 1.0)
+    weights = Weights(*nudge.coefficients, [1.0])
     assert nudge.strengths == [0.25, 0.5] and weights.nodes == [8.0, -2.0] and weights.free == -6.0
 
 
@@ -126,11 +126,14 @@ def test_sums_over_nodes_that_are_stacked_along_the_batch(name):
     count = len(nudge.strengths)
     draw = torch.Generator().manual_seed(1)
     message = torch.randn(count * examples, 4, generator=draw, dtype=torch.float64)
-    weights = Weights(*nudge.coefficients, scale)
+    weights = Weights(*nudge.coefficients, [1.0, scale])
     wanted = [[scale * weights.nodes[k] * message[k * examples + i] for i in range(examples)] for k in range(count)]
-    torch.testing.assert_close(weights.rows(message), torch.stack([row for node in wanted for row in node]))
+    rows = torch.stack([row for node in wanted for row in node])
+    torch.testing.assert_close(weights.of(1, message), rows)
+    for layer, row in zip(weights.of_layers([message, message]), (rows / scale, rows), strict=True):
+        torch.testing.assert_close(layer, row)
     total = torch.stack([sum(node[i] for node in wanted) for i in range(examples)])
-    torch.testing.assert_close(weights.sum(message), total)
+    torch.testing.assert_close(weights.sum(rows), total)
     torch.testing.assert_close(weights.shift(message), total / scale)  # the shift of the signals is not scaled
 
 

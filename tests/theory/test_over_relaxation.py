@@ -12,7 +12,7 @@ from networks import batch, member, random_mlp, stencil
 from ebmrun.errors import ConfigError
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.energies import Hopfield, Lifted
-from ebmrun.theory.network import initialise
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation, best
 from ebmrun.theory.solver import Relaxation
 

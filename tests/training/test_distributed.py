@@ -14,8 +14,8 @@ import torch
 from networks import batch, random_mlp
 from torch import Tensor
 
+from ebmrun.theory.algorithm import Estimate, Prediction
 from ebmrun.theory.cost import SquaredError
-from ebmrun.theory.learning import Estimate, Prediction
 from ebmrun.theory.network import Network
 from ebmrun.theory.references import Backprop
 from ebmrun.training import checkpoint

@@ -17,10 +17,11 @@ from torch import Tensor
 from ebmrun.config import TrainerConfig
 from ebmrun.data.sets import Dataset, Split, batches
 from ebmrun.errors import ConfigError, RunError
+from ebmrun.theory.algorithm import Estimate, Prediction
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import SquaredError
-from ebmrun.theory.learning import Estimate, Prediction
-from ebmrun.theory.network import Network, initialise
+from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.network import Network
 from ebmrun.theory.references import Backprop
 from ebmrun.training.checkpoint import load
 from ebmrun.training.summary import show, summarise

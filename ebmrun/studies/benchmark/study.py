@@ -26,8 +26,9 @@ from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.row import Row, heading, line
 from ebmrun.studies.benchmark.timing import in_turns, peak_memory
 from ebmrun.studies.benchmark.whole_run import step_times
+from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment
-from ebmrun.theory.learning import Algorithm, EnergyLearning, Estimate
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.provenance import machine
 

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from ebmrun.errors import RunError
 from ebmrun.experiment import Parts, first_batch
-from ebmrun.theory.learning import Algorithm, EnergyLearning, Estimate, forward_pass
+from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.coordinates import forward_pass
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 
 Gradient = Float[Tensor, "parameters"]

@@ -50,10 +50,10 @@ class Linear(AffineMap):
         self.own = cast("dict[str, Tensor]", self._parameters)
 
     def forward(self, x: In) -> Out:
-        return F.linear(x.flatten(1), self.own["weight"], self.own["bias"])
+        return F.linear(x if x.ndim == 2 else x.flatten(1), self.own["weight"], self.own["bias"])
 
     def linear(self, dx: In) -> Out:
-        return F.linear(dx.flatten(1), self.own["weight"])
+        return F.linear(dx if dx.ndim == 2 else dx.flatten(1), self.own["weight"])
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
         down = torch.mm(message, self.own["weight"])
@@ -61,7 +61,7 @@ class Linear(AffineMap):
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
         bias = message.sum(0) if constant else torch.zeros_like(self.bias)
-        return [torch.mm(message.t(), x.flatten(1)), bias]
+        return [torch.mm(message.t(), x if x.ndim == 2 else x.flatten(1)), bias]
 
     def variance(self, v: In) -> Out:
         return F.linear(v.flatten(1), self.weight.square())

@@ -125,8 +125,9 @@ class MaxPool2d(Map):
         if piece is not None and piece.is_floating_point():
             return spread(message, self.inner.output_shape, self.size) * piece
         like = message.new_empty(()).expand(len(message), *self.inner.output_shape)
-        return cast(Tensor, torch.ops.aten.max_pool2d_with_indices_backward(
-            message, like, [self.size] * 2, [self.size] * 2, [0, 0], [1, 1], False, piece))
+        unpooled: Image = torch.ops.aten.max_pool2d_with_indices_backward(
+            message, like, [self.size] * 2, [self.size] * 2, [0, 0], [1, 1], False, piece)
+        return unpooled
 
     def squares(self, image: Image) -> Squares:
         """The numbers of each square, side by side."""

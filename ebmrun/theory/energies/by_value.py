@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ebmrun.errors import RunError
 from ebmrun.theory.activations import Activation
-from ebmrun.theory.energies.energy import Batch, Energy, ExactDisplacement, ExactError
+from ebmrun.theory.energies.differences import ExactDisplacement, ExactError
+from ebmrun.theory.energies.energy import Batch, Energy
 
 Numbers = Float[Tensor, "..."]
 STEPS = 100

@@ -11,7 +11,8 @@ from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import Activation
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies.by_value import ByValue, derived_feedback
-from ebmrun.theory.energies.energy import Energy, ExactDisplacement, ExactError
+from ebmrun.theory.energies.differences import ExactDisplacement, ExactError
+from ebmrun.theory.energies.energy import Energy
 
 TOLERANCE = 1e-6
 

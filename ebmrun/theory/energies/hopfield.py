@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from ebmrun.theory.activations import Activation
-from ebmrun.theory.energies.energy import Batch, Energy, ExactDisplacement
+from ebmrun.theory.energies.differences import ExactDisplacement
+from ebmrun.theory.energies.energy import Batch, Energy
 
 
 class Hopfield(Energy, ExactDisplacement):

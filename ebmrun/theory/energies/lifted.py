@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 
 from ebmrun.theory.activations import Activation
-from ebmrun.theory.energies.energy import Batch, Energy, ExactError
+from ebmrun.theory.energies.differences import ExactError
+from ebmrun.theory.energies.energy import Batch, Energy
 
 
 class Lifted(Energy, ExactError):
