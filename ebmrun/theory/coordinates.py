@@ -96,10 +96,6 @@ class Coordinates(ABC):
             return [Term(message, signals[source], piece)]
         return [Term(weights.sum(message), self.free.inputs, first(piece, self.free.inputs.shape[0]))]
 
-    def total(self, l: int, drive: Drive) -> Batch:
-        """a_l."""
-        return drive.a
-
     def state(self, u: Batch, drive: Drive) -> Batch:
         """x_l."""
         return drive.origin + u if drive.origin.ndim else u
@@ -111,12 +107,6 @@ class Coordinates(ABC):
     def signal(self, u: Batch, drive: Drive) -> Batch:
         """What layer l sends up."""
         return drive.origin + u if drive.origin.ndim else u
-
-    def rest(self, l: int) -> Batch:
-        """The message that u_l answers where it starts."""
-        if self.free.messages and not self.relative:
-            return self.free.messages[l]
-        return torch.zeros_like(self.free.states[l])
 
     @cached_property
     def compliance(self) -> Compliance:

@@ -59,9 +59,6 @@ class Displacement(Coordinates):
     def signal(self, u: Batch, drive: Drive) -> Batch:
         return u
 
-    def total(self, l: int, drive: Drive) -> Batch:
-        return self.free.drives[l].a + drive.a
-
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         """J^T (m0 + dm) - J0^T m0, where the map has changed its piece; elsewhere J^T dm."""
         affine, piece, before = self.edges[l][edge][1], drive.pieces[edge], self.free.drives[l].pieces[edge]

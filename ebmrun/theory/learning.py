@@ -7,7 +7,6 @@ averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023), with h_l
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +24,7 @@ from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.relaxing import Relaxation
-from ebmrun.theory.solver import Relaxed, read, relax
+from ebmrun.theory.solver import Relaxed, read, relax, warn_of_lost_digits
 from ebmrun.theory.stencil import Nudge
 
 
@@ -99,11 +98,3 @@ class EnergyLearning:
     def coefficients(self) -> tuple[list[float], float]:
         """Those of the nudge, which every batch asks for."""
         return self.nudge.coefficients
-
-
-def warn_of_lost_digits(network: Network, layer: int, dtype: torch.dtype) -> None:
-    """Says where a displacement is too small for what holds it."""
-    name = str(dtype).removeprefix("torch.")
-    warnings.warn(f"the nudge moves {network.names[layer]} by less than the digits that {name} leaves, so that its "
-                  "gradient is noise: use relax.coordinates=error, a larger nudge.strength, or precision=float64",
-                  stacklevel=2)

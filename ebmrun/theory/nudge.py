@@ -81,14 +81,6 @@ class Pull:
         itself where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way solves that."""
         return 1 / (1 + self.strength * self.cost.curvature) if self.cost.curvature else 1.0
 
-    def curvature(self, x: Output, dx: Output) -> Float[Tensor, "batch 1"]:
-        """lambda <dx, C'' dx> with the Hessian of the cost at x, by autograd of its gradient."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            slope = (self.cost.gradient(x, self.targets) * dx).sum()
-            bent = torch.autograd.grad(slope, x)[0] if slope.requires_grad else torch.zeros_like(dx)
-        return (self.strength * bent * dx).sum(1, keepdim=True)
-
     def message(self, x: Output) -> Output:
         """t_L = -lambda dcost/dx at x."""
         return torch.zeros_like(x) if self.rests else self.cost.gradient(x, self.targets) * -self.strength

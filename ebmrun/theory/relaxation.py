@@ -21,6 +21,7 @@ from ebmrun.theory.kinks import Held, Softness, balanced, shared
 from ebmrun.theory.nudge import Pull
 
 Size = float | Batch  # of a step: one number, or one a row
+Proposal = tuple[Sequence[Batch], float]  # where the next step starts, and how far it goes
 
 LATE = 2.0  # softness of kinks where the layer below answers a step later
 UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit comes to a kink
@@ -39,18 +40,6 @@ class Step(NamedTuple):
     messages: list[Batch | None]
     feedback: list[Batch]
     held: list[Held] | None
-
-    @property
-    def answered(self) -> list[Batch]:
-        """The messages of the layers that move."""
-        return [message for message in self.messages if message is not None]
-
-
-class Proposal(NamedTuple):
-    """Where the next step starts, and how far it goes."""
-
-    u: Sequence[Batch]
-    step_size: float
 
 
 def ascend(space: Coordinates, u: Sequence[Batch], still: Sequence[Drive]) -> tuple[list[Drive], list[Batch]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from operator import truediv
 from typing import NamedTuple
@@ -13,12 +14,14 @@ from ebmrun.errors import Diverged
 from ebmrun.theory.anderson import Anderson
 from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
 from ebmrun.theory.coordinates import Coordinates, State
+from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
-ENOUGH = 0.3  # of the residual: what a plain sweep may leave before conjugate gradients take over
+# What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
+ENOUGH, FIRST = 0.3, 0.01
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
@@ -51,7 +54,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
     sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
     proposal: Proposal | None = None
-    left, last = UNMEASURED, 1.0
+    left, last = UNMEASURED, FIRST / ENOUGH
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
@@ -67,12 +70,12 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
             if over:
                 over.follow(step_size * math.hypot(*left.gaps))
                 step_size = over.step_size
-                proposal = Proposal(step.moved, step_size)
+                proposal = step.moved, step_size
                 if over.slow:
                     how, over, proposal = replace(how, acceleration="conjugate", step_size=1.0), None, None
                     dynamics, step_size = conjugate_steps_from(space, pull, step), 1.0
         if anderson:
-            proposal = Proposal(anderson.propose(step.before, step.moved), step_size)
+            proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
             sweeps.append(step)
             if pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
@@ -165,3 +168,11 @@ def diverged(space: Coordinates, step: Step, count: int, step_size: float) -> Di
     layer = next((l for l in reversed(range(len(sizes))) if not sizes[l].isfinite()), 0)
     return Diverged(f"the relaxation diverged at layer {layer + 1} within {count} steps with relax.step_size="
                     f"{step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
+
+
+def warn_of_lost_digits(network: Network, layer: int, dtype: torch.dtype) -> None:
+    """Says where a displacement is too small for what holds it."""
+    name = str(dtype).removeprefix("torch.")
+    warnings.warn(f"the nudge moves {network.names[layer]} by less than the digits that {name} leaves, so that its "
+                  "gradient is noise: use relax.coordinates=error, a larger nudge.strength, or precision=float64",
+                  stacklevel=2)

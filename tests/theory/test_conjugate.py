@@ -9,7 +9,7 @@ import torch
 from networks import NETWORKS, backprop, batch, distance, internal_energy, member, nudged, random_mlp, settle, stencil
 
 from ebmrun.theory.architectures import mlp
-from ebmrun.theory.conjugate import Descent, flat
+from ebmrun.theory.descent import Descent, flat, rest
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
@@ -30,7 +30,7 @@ def around(
     with torch.no_grad():
         free = learning.free_equilibrium(network, x)[0]
         descent = Descent(learning.coordinates(network, free), Pull(learning.cost, y, strength))
-        return descent, flat([descent.space.rest(l) for l in range(len(descent.moving))])
+        return descent, flat([rest(descent.space, l) for l in range(len(descent.moving))])
 
 
 def energy_at(learning: EnergyLearning, network: Network, descent: Descent, x, s: torch.Tensor) -> torch.Tensor:
@@ -127,8 +127,8 @@ def test_a_weak_nudge_takes_the_path_of_plain_sweeps(energy):
     one, (states,) = nudged(plain, network, x, y, free)
     other, (same,) = nudged(fast, network, x, y, free)
     assert one.converged and other.steps <= one.steps
-    for state, rest, right in zip(same, free.states, states):
-        torch.testing.assert_close(state - rest, right - rest, rtol=1e-3, atol=1e-12)
+    for state, start, right in zip(same, free.states, states):
+        torch.testing.assert_close(state - start, right - start, rtol=1e-3, atol=1e-12)
 
 
 @pytest.mark.parametrize("energy", [Predictive, Lifted])

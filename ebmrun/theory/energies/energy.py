@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,22 +51,6 @@ class Energy(ABC):
     @abstractmethod
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         """-dE/da."""
-
-    def tangent(
-        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
-    ) -> tuple[Batch, Batch]:
-        """Along da and dt, or with None for dt of a clamped state: by how much the state x = respond(a, t) changes to
-        first order, and the energy to second, <dx, E_xx dx + E_xa da> + <da, E_ax dx + E_aa da>, unit by unit.
-
-        By autograd of the value. Terms in the distance of x from rest = respond(a, 0) may be left out (Gauss-Newton).
-        """
-        with torch.enable_grad():
-            x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
-            by_x, by_a = torch.autograd.grad(self.value(x, a, f).sum(), (x, a), create_graph=True)
-            xx, xa = torch.autograd.grad(by_x.sum(), (x, a), retain_graph=True, materialize_grads=True)
-            aa = torch.autograd.grad(by_a.sum(), a, materialize_grads=True)[0]
-        dx = torch.zeros_like(x) if dt is None else (dt - xa * da) / xx
-        return dx, dx * (xx * dx + 2 * xa * da) + aa * da.square()
 
     def layer_gains(self, heights: list[int]) -> list[float]:
         """gamma^-h for layers of these heights. Raises ConfigError when the largest is no floating-point number."""

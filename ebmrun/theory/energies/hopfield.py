@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from ebmrun.theory.activations import Activation
 from ebmrun.theory.energies.differences import ExactDisplacement
 from ebmrun.theory.energies.energy import Batch, Energy
@@ -25,14 +23,6 @@ class Hopfield(Energy, ExactDisplacement):
 
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return x
-
-    def tangent(
-        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
-    ) -> tuple[Batch, Batch]:
-        if dt is None:
-            return torch.zeros_like(x), torch.zeros_like(x)
-        dx = f.pullback(x, da + dt)
-        return dx, dx * (dt - da)
 
     def displacement(self, x0: Batch, a0: Batch, t0: Batch, da: Batch, dt: Batch, f: Activation) -> Batch:
         return f.increment(a0 + t0, da + dt)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ebmrun.theory.activations import Activation
 from ebmrun.theory.energies.differences import ExactError
 from ebmrun.theory.energies.energy import Batch, Energy
@@ -24,15 +22,6 @@ class Lifted(Energy, ExactError):
 
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         return x - f(a)
-
-    def tangent(
-        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
-    ) -> tuple[Batch, Batch]:
-        bent = da * f.pullback(rest, da)
-        if dt is None:
-            return torch.zeros_like(x), bent
-        dx = f.pullback(x, da + dt)
-        return dx, dx * (dt - da) + bent
 
     def error(self, a: Batch, rest: Batch, t: Batch, f: Activation) -> Batch:
         return f.increment(a, t)

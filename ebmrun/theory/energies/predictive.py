@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ebmrun.theory.activations import Activation
 from ebmrun.theory.energies.differences import ExactError
 from ebmrun.theory.energies.energy import Batch, Energy
@@ -23,14 +21,6 @@ class Predictive(Energy, ExactError):
     def feedback(self, x: Batch, a: Batch, f: Activation) -> Batch:
         y = f(a)
         return f.pullback(y, x - y)
-
-    def tangent(
-        self, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
-    ) -> tuple[Batch, Batch]:
-        predicted = f.pullback(rest, da)
-        if dt is None:
-            return torch.zeros_like(x), predicted.square()
-        return predicted + dt, dt.square()
 
     def error(self, a: Batch, rest: Batch, t: Batch, f: Activation) -> Batch:
         return t

@@ -1,0 +1,67 @@
+"""How the state that answers a drive and a message changes with them, to first order, and the energy to second.
+
+    tangent(energy, x, a, rest, da, dt, f)  =  dx,   <dx, E_xx dx + E_xa da> + <da, E_ax dx + E_aa da>  unit by unit
+
+at x = respond(a, t), along da and dt; with None for dt of a clamped state, which does not change. Terms in the distance
+of x from rest = respond(a, 0) may be left out (Gauss-Newton). By autograd of the value, but for energies with a form of
+their own below.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+
+from ebmrun.theory.activations import Activation
+from ebmrun.theory.energies.energy import Batch, Energy
+from ebmrun.theory.energies.hopfield import Hopfield
+from ebmrun.theory.energies.lifted import Lifted
+from ebmrun.theory.energies.predictive import Predictive
+
+Tangent = tuple[Batch, Batch]
+
+
+@singledispatch
+def tangent(
+    energy: Energy, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+) -> Tangent:
+    """dx, and what the energy bends by."""
+    with torch.enable_grad():
+        x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
+        by_x, by_a = torch.autograd.grad(energy.value(x, a, f).sum(), (x, a), create_graph=True)
+        xx, xa = torch.autograd.grad(by_x.sum(), (x, a), retain_graph=True, materialize_grads=True)
+        aa = torch.autograd.grad(by_a.sum(), a, materialize_grads=True)[0]
+    dx = torch.zeros_like(x) if dt is None else (dt - xa * da) / xx
+    return dx, dx * (xx * dx + 2 * xa * da) + aa * da.square()
+
+
+@tangent.register
+def _(
+    energy: Predictive, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+) -> Tangent:
+    predicted = f.pullback(rest, da)
+    if dt is None:
+        return torch.zeros_like(x), predicted.square()
+    return predicted + dt, dt.square()
+
+
+@tangent.register
+def _(
+    energy: Lifted, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+) -> Tangent:
+    bent = da * f.pullback(rest, da)
+    if dt is None:
+        return torch.zeros_like(x), bent
+    dx = f.pullback(x, da + dt)
+    return dx, dx * (dt - da) + bent
+
+
+@tangent.register
+def _(
+    energy: Hopfield, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+) -> Tangent:
+    if dt is None:
+        return torch.zeros_like(x), torch.zeros_like(x)
+    dx = f.pullback(x, da + dt)
+    return dx, dx * (dt - da)
