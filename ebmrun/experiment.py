@@ -19,6 +19,7 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
+from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
@@ -57,6 +58,7 @@ def build(cfg: DictConfig) -> Parts:
         raise ConfigError(f"algo.name={cfg.algo.get('name')} must be a name: add `name: ...` below `algo:` in the "
                           "preset")
     device = config.torch_device()
+    keep_freed()
     torch.manual_seed(config.seed)
     torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
     dataset = load(config.dataset, device, config.dtype, config.seed)

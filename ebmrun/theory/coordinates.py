@@ -61,9 +61,8 @@ class Coordinates(ABC):
 
     def start(self) -> Start:
         """The variables at the free equilibrium, the drives, and the signals that made these."""
-        free, zeros = self.free, [torch.zeros_like(x) for x in self.free.states]
-        drives = [Drive(drive.a, drive.pieces, x) for drive, x in zip(free.drives, free.states)]
-        return zeros, drives, [self.input, *free.states[:-1]]
+        drives = [Drive(drive.a, drive.pieces, x) for drive, x in zip(self.free.drives, self.free.states)]
+        return zeros_like(self.free.states), drives, [self.input, *self.free.states[:-1]]
 
     def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
         """The drive of layer l by the signals from below."""
@@ -112,6 +111,12 @@ class Coordinates(ABC):
     def compliance(self) -> Compliance:
         """How drives give way to their own feedback."""
         return Compliance(self.network, self.gains, self.free.states)
+
+
+def zeros_like(states: Sequence[Batch]) -> list[Batch]:
+    """Zeros for each layer, one tensor for all of one shape."""
+    zeros: dict[torch.Size, Batch] = {}
+    return [zeros[x.shape] if x.shape in zeros else zeros.setdefault(x.shape, torch.zeros_like(x)) for x in states]
 
 
 def summed(edges: list[tuple[int, Map]], signals: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:

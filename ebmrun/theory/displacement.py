@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ebmrun.theory.affine import Piece
-from ebmrun.theory.coordinates import Coordinates, Start, Term
+from ebmrun.theory.coordinates import Coordinates, Start, Term, zeros_like
 from ebmrun.theory.energies.differences import ExactDisplacement, Subtraction
 from ebmrun.theory.energies.energy import Energy
 from ebmrun.theory.equilibrium import Batch, Drive, FreeEquilibrium, first
@@ -34,7 +34,7 @@ class Displacement(Coordinates):
                         for edges in self.edges]
 
     def start(self) -> Start:
-        free, zeros = self.free, [torch.zeros_like(x) for x in self.free.states]
+        free, zeros = self.free, zeros_like(self.free.states)
         drives = [Drive(torch.zeros_like(drive.a), drive.pieces, x) for drive, x in zip(free.drives, free.states)]
         return zeros, drives, [self.input, *zeros[:-1]]
 

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.affine.abstract import AffineMap, Anchor, In, Map, Out, Piece
 
 Image = Float[Tensor, "batch channels height width"]
 Squares = Float[Tensor, "batch channels _ _ places"]
+
+convolution_backward = torch.ops.aten.convolution_backward.default  # for weights and biases at once
 
 
 @final
@@ -32,6 +33,7 @@ class Conv2d(AffineMap):
         self.weight = nn.Parameter(torch.empty(channels, shape[0], kernel, kernel))
         self.bias = nn.Parameter(torch.empty(channels))
         self.stride, self.padding, self.gain = stride, padding, gain
+        self.remainder = [(n + 2 * padding - kernel) % stride for n in shape[1:]]  # what the last stride leaves over
         self.own = cast("dict[str, Tensor]", self._parameters)
 
     def forward(self, x: In) -> Out:
@@ -41,11 +43,13 @@ class Conv2d(AffineMap):
         return F.conv2d(dx, self.own["weight"], None, self.stride, self.padding)
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
-        return conv2d_input((len(message), *self.shape), self.own["weight"], message, self.stride, self.padding)
+        return F.conv_transpose2d(message, self.own["weight"], None, self.stride, self.padding, self.remainder)
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
-        weight = conv2d_weight(x, self.weight.shape, message, self.stride, self.padding)
-        return [weight, message.sum((0, 2, 3)) if constant else torch.zeros_like(self.bias)]
+        stride, padding = [self.stride] * 2, [self.padding] * 2
+        _, weight, bias = convolution_backward(message, x, self.own["weight"], [message.shape[1]], stride, padding,
+                                               [1, 1], False, [0, 0], 1, [False, True, constant])
+        return [weight, bias if constant else torch.zeros_like(self.bias)]
 
     def variance(self, v: In) -> Out:
         return F.conv2d(v, self.weight.square(), None, self.stride, self.padding)
