@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
-
 from ebmrun.theory.affine import Map, Piece
 from ebmrun.theory.compliance import Compliance
 from ebmrun.theory.energies.energy import Energy
@@ -42,12 +40,13 @@ class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
     ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0,
-    ``kinked`` that feedback may jump; ``mixes`` tells the layers that take maxima of states; ``gains`` are
-    gamma^(h_k - h_l) for each edge from layer k to layer l.
+    ``balances`` that units may rest on kinks, ``kinked`` that there are some; ``mixes`` tells the layers that take
+    maxima of states; ``gains`` are gamma^(h_k - h_l) for each edge from layer k to layer l.
     """
 
     exact = False
     relative = False
+    balances = True
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
         self.network, self.energy, self.free = network, energy, free
@@ -57,12 +56,11 @@ class Coordinates(ABC):
         self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
         # Displacements from an equilibrium that had to settle count from winners, not from mixtures.
         self.mixes = network.pools if energy.feedforward else [False] * network.depth
-        self.kinked = True in self.mixes or (not self.relative and energy.jumps and network.kinked)
+        self.kinked = True in self.mixes or (self.balances and energy.jumps and network.kinked)
 
+    @abstractmethod
     def start(self) -> Start:
         """The variables at the free equilibrium, the drives, and the signals that made these."""
-        drives = [Drive(drive.a, drive.pieces, x) for drive, x in zip(self.free.drives, self.free.states)]
-        return zeros_like(self.free.states), drives, [self.input, *self.free.states[:-1]]
 
     def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
         """The drive of layer l by the signals from below."""
@@ -111,12 +109,6 @@ class Coordinates(ABC):
     def compliance(self) -> Compliance:
         """How drives give way to their own feedback."""
         return Compliance(self.network, self.gains, self.free.states)
-
-
-def zeros_like(states: Sequence[Batch]) -> list[Batch]:
-    """Zeros for each layer, one tensor for all of one shape."""
-    zeros: dict[torch.Size, Batch] = {}
-    return [zeros[x.shape] if x.shape in zeros else zeros.setdefault(x.shape, torch.zeros_like(x)) for x in states]
 
 
 def summed(edges: list[tuple[int, Map]], signals: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ebmrun.theory.coordinates import Coordinates
+from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies.tangent import tangent
 from ebmrun.theory.equilibrium import Batch, Drive
 from ebmrun.theory.error import Error
@@ -165,7 +166,7 @@ def rest(space: Coordinates, l: int) -> Batch:
 
 def total(space: Coordinates, l: int, drive: Drive) -> Batch:
     """a_l."""
-    return space.free.drives[l].a + drive.a if space.relative else drive.a
+    return space.free.drives[l].a + drive.a if isinstance(space, Displacement) else drive.a
 
 
 def answer_alone(space: Coordinates, l: int, drive: Drive) -> Batch:

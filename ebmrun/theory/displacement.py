@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ebmrun.theory.affine import Piece
-from ebmrun.theory.coordinates import Coordinates, Start, Term, zeros_like
+from ebmrun.theory.coordinates import Coordinates, Start, Term
 from ebmrun.theory.energies.differences import ExactDisplacement, Subtraction
 from ebmrun.theory.energies.energy import Energy
 from ebmrun.theory.equilibrium import Batch, Drive, FreeEquilibrium, first
@@ -19,10 +19,35 @@ from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Weights
 
 
+def zeros_like(states: Sequence[Batch]) -> list[Batch]:
+    """Zeros for each layer, one tensor for all of one shape."""
+    zeros: dict[torch.Size, Batch] = {}
+    return [zeros[x.shape] if x.shape in zeros else zeros.setdefault(x.shape, torch.zeros_like(x)) for x in states]
+
+
+class Increments:
+    """The increments of drives, around a free equilibrium."""
+
+    def __init__(self, network: Network, free: FreeEquilibrium) -> None:
+        self.edges, self.free = network.edges, free
+        self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
+                        for edges in self.edges]
+
+    def __call__(self, l: int, dx: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:
+        """sum_k A_lk(x_k + dx_k) - A_lk(x_k), and the pieces that x + dx lies on."""
+        pieces, parts = list(self.free.drives[l].pieces), []
+        for edge, ((source, affine), anchor) in enumerate(zip(self.edges[l], self.anchors[l])):
+            if source:  # the input does not move
+                increment, pieces[edge] = affine.increment(dx[source], anchor)
+                parts.append(increment)
+        return sum(parts[1:], parts[0]), tuple(pieces)
+
+
 class Displacement(Coordinates):
     """u = x - x0; a drive is the increment a - a0, and messages are those beyond the free ones."""
 
     relative = True
+    balances = False
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
         super().__init__(network, energy, free)
@@ -30,8 +55,7 @@ class Displacement(Coordinates):
         self.exact = self.form is energy
         self.increments = [self.form.around(x0, drive.a, t0, f) for x0, drive, t0, f in zip(
             free.states, free.drives, free.messages, self.activations)]
-        self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
-                        for edges in self.edges]
+        self.increment = Increments(network, free)
 
     def start(self) -> Start:
         free, zeros = self.free, zeros_like(self.free.states)
@@ -39,12 +63,7 @@ class Displacement(Coordinates):
         return zeros, drives, [self.input, *zeros[:-1]]
 
     def drive(self, l: int, signals: Sequence[Batch]) -> Drive:
-        pieces, parts = list(self.free.drives[l].pieces), []
-        for edge, ((source, affine), anchor) in enumerate(zip(self.edges[l], self.anchors[l])):
-            if source:  # the input does not move
-                increment, pieces[edge] = affine.increment(signals[source], anchor)
-                parts.append(increment)
-        return self.driven(l, sum(parts[1:], parts[0]), tuple(pieces))
+        return self.driven(l, *self.increment(l, signals))
 
     def driven(self, l: int, a: Batch, pieces: tuple[Piece, ...]) -> Drive:
         return Drive(a, pieces, self.free.states[l])

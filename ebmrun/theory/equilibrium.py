@@ -19,11 +19,13 @@ ZERO = torch.zeros(())
 @dataclass(slots=True)
 class Drive:
     """What a layer hears from below: the sum ``a`` of its maps (of their increments, for displacements), for each map
-    the piece that its input lies on, and the ``origin`` that u counts from, ``ZERO`` for a state."""
+    the piece that its input lies on, the ``origin`` that u counts from, ``ZERO`` for a state, and by how much that has
+    ``risen`` from the free equilibrium, where signals count from there."""
 
     a: Batch
     pieces: tuple[Piece, ...]
     origin: Float[Tensor, "..."] = ZERO
+    risen: Float[Tensor, "..."] = ZERO
 
 
 class FreeEquilibrium(NamedTuple):

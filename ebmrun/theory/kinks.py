@@ -20,6 +20,7 @@ so that all with a share have one height.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +29,7 @@ from torch import Tensor
 from ebmrun.theory.affine import MaxPool2d
 from ebmrun.theory.coordinates import Coordinates
 from ebmrun.theory.equilibrium import Batch, Drive
+from ebmrun.theory.error import RelativeError
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
 Softness = float | Float[Tensor, "_ 1"]
@@ -68,9 +70,12 @@ def shared(
     for edge, ((source, affine), piece) in enumerate(zip(space.edges[l], at.pieces)):
         if source and isinstance(affine, MaxPool2d):
             give = space.gains[l][edge] * affine.inner.variance(space.compliance.states[source - 1])
-            image, shares = affine.inner.forward(signals[source]), affine.unpooled(-before, piece)
-            pieces[edge] = _mixed(affine, image, shares, feedback, give, softness)
-    return Drive(drive.a, tuple(pieces), drive.origin)
+            if isinstance(space, RelativeError):
+                image = space.image(l, edge, affine, signals[source])
+            else:
+                image = affine.inner.forward(signals[source])
+            pieces[edge] = _mixed(affine, image, affine.unpooled(-before, piece), feedback, give, softness)
+    return replace(drive, pieces=tuple(pieces))
 
 
 def _mixed(affine: MaxPool2d, image: Batch, shares: Batch, message: Batch, give: Batch, softness: Softness) -> Batch:

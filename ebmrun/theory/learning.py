@@ -19,7 +19,7 @@ from ebmrun.theory.cost import Cost
 from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies.energy import Energy
 from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
-from ebmrun.theory.error import Error
+from ebmrun.theory.error import Error, RelativeError
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.relaxation import Step
@@ -77,7 +77,9 @@ class EnergyLearning:
         """The coordinates that the nudged phase moves in."""
         if self.relaxation.coordinates == "state":
             return State(network, self.energy, free)
-        return (Error if self.energy.feedforward else Displacement)(network, self.energy, free)
+        if not self.energy.feedforward:
+            return Displacement(network, self.energy, free)
+        return (RelativeError if True in network.pools else Error)(network, self.energy, free)
 
     def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""

@@ -24,7 +24,7 @@ Size = float | Batch  # of a step: one number, or one a row
 Proposal = tuple[Sequence[Batch], float]  # where the next step starts, and how far it goes
 
 LATE = 2.0  # softness of kinks where the layer below answers a step later
-UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit comes to a kink
+UNBALANCED = 4  # first steps, which mostly reach the equilibrium; but maxima tie in most batches
 
 
 class Step(NamedTuple):
@@ -105,7 +105,7 @@ def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Gener
     go on from elsewhere, or by steps of another size."""
     start, still, signals = space.start()
     u: Sequence[Batch] = start
-    drives, before, count = still, None, 0
+    drives, before, count, first = still, None, 0, 1 if True in space.mixes else UNBALANCED
     output = 1.0 if order == "synchronous" else pull.step
     while True:
         sizes = [*[step_size] * (len(u) - 1), step_size * output]
@@ -114,7 +114,7 @@ def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Gener
         else:
             step = descend(space, u, drives, signals, pull, order == "sweep", sizes, before)
         count += 1
-        before = step if count >= UNBALANCED and space.kinked else None
+        before = step if count >= first and space.kinked else None
         u, step_size = (yield step) or (step.moved, step_size)
         drives, signals = ascend(space, u, still)
 

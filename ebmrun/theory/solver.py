@@ -48,7 +48,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
-    acceleration, step_size = decided(how, space.energy.feedforward)
+    acceleration, step_size = decided(how, space)
     dynamics = steps(space, pull, how.order, step_size)
     anderson = Anderson() if acceleration == "anderson" else None
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
@@ -84,13 +84,13 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     raise AssertionError("unreachable: the last step returns")
 
 
-def decided(how: Relaxation, feedforward: bool) -> tuple[str, float]:
+def decided(how: Relaxation, space: Coordinates) -> tuple[str, float]:
     """The acceleration and the first step size, with what ``acceleration=auto`` stands for."""
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
-    if how.order != "sweep" or how.step_size != 1:
+    if how.order != "sweep" or how.step_size != 1 or True in space.mixes:  # sweeps settle tied maxima best
         return "none", how.step_size
-    return ("conjugate", 1.0) if feedforward else ("adaptive", FIRST_STEP_SIZE)
+    return ("conjugate", 1.0) if space.energy.feedforward else ("adaptive", FIRST_STEP_SIZE)
 
 
 def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:

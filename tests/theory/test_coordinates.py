@@ -9,7 +9,7 @@ from networks import NETWORKS, batch, drive, member, random_diamond, random_mlp,
 from ebmrun.theory.coordinates import State
 from ebmrun.theory.displacement import Displacement
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
-from ebmrun.theory.error import Error
+from ebmrun.theory.error import Error, RelativeError
 
 
 def spaces(energy, kind, network, x, nodes: int = 1):
@@ -18,7 +18,8 @@ def spaces(energy, kind, network, x, nodes: int = 1):
     return State(network, energy, free.repeat(nodes)), kind(network, energy, free.repeat(nodes))
 
 
-KINDS = [(Predictive, Error), (Lifted, Error), (Hopfield, Displacement)]
+KINDS = [(Predictive, Error), (Lifted, Error), (Predictive, RelativeError), (Lifted, RelativeError),
+         (Hopfield, Displacement)]
 
 
 @pytest.mark.parametrize("energy, kind", KINDS)
@@ -30,11 +31,10 @@ def test_they_start_at_the_free_equilibrium(net, energy, kind):
         plain, space = spaces(energy(0.5), kind, network, x)
         u, drives, signals = space.start()
         states, _, below = plain.start()
-        origins = below if kind is Displacement else [0] * len(below)
         for l, (value, heard) in enumerate(zip(u, drives)):
             assert float(value.abs().max()) == 0
             torch.testing.assert_close(space.state(value, heard), states[l], rtol=0, atol=1e-11)
-            counted = signals[l] if kind is Error or l == 0 else signals[l] + origins[l]
+            counted = signals[l] + below[l] if space.relative and l else signals[l]
             torch.testing.assert_close(counted, below[l], rtol=0, atol=1e-11)
 
 
@@ -72,6 +72,8 @@ def test_states_drives_answers_and_messages_agree_away_from_the_equilibrium(net,
                     torch.testing.assert_close(at_rest + down, plain.down(l, edge, right, a), rtol=0, atol=1e-11)
                     switches += 0 if before is None else int((before != heard.pieces[edge]).sum())
             signals.append(space.signal(value, heard))
+            said = signals[-1] + states[l] if space.relative else signals[-1]
+            torch.testing.assert_close(said, state, rtol=0, atol=1e-11)
     assert net != "diamond" or switches > 0
 
 

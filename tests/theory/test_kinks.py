@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from networks import drive, internal_energy, member, nudged, random_mlp, stencil
+from networks import distance, drive, internal_energy, member, nudged, random_mlp, stencil
 from scipy.optimize import minimize
 
 from ebmrun.theory.activations import activation
 from ebmrun.theory.affine import Linear
-from ebmrun.theory.energies import Predictive
+from ebmrun.theory.architectures import cnn
+from ebmrun.theory.energies import Lifted, Predictive
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.network import Layer, Network
 
 # Ways to relax, and nudges that they settle under.
@@ -124,3 +128,22 @@ def test_the_energy_of_what_is_called_converged_is_the_least(name, strength, way
     least = torch.tensor([long_minimum(network, x[i : i + 1], y[i : i + 1], strength) for i in range(len(x))])
     assert bool((value <= least * (1 + 1e-6)).all()), (value / least - 1).tolist()
     assert held > 0 or (name, strength) != ("relu", math.inf)  # there is something to hold
+
+
+@pytest.mark.parametrize("energy", [Predictive, Lifted])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_tied_maxima_share_what_float32_cannot_tell_apart_in_states(energy, activation):
+    """Images that are empty but for a corner: the maxima of what is empty tie in all digits. At a nudge far below a
+    digit of the states they settle, and the gradient is that of the same network in float64."""
+    network = initialise(cnn((1, 16, 16), 4, [4, 8], 3, 1, 2, [], activation, "identity", pooling="max"), 0)
+    draw = torch.Generator().manual_seed(2)
+    x = torch.zeros(16, 1, 16, 16)
+    x[:, :, :9, :9] = torch.randn(16, 1, 9, 9, generator=draw)
+    y = torch.eye(4)[torch.randint(4, (16,), generator=draw)]
+    learning = member(energy(), stencil("single", 1e-6), network, tol=1e-3, max_steps=30, acceleration="auto")
+    estimate = learning.estimate(network, x, y)
+    assert estimate.converged
+    exact = replace(learning, relaxation=replace(learning.relaxation, tol=1e-8, max_steps=300))
+    right = exact.estimate(copy.deepcopy(network).double(), x.double(), y.double())
+    assert right.converged
+    assert distance([g.double() for g in estimate.gradients], right.gradients) < 3e-3
