@@ -19,6 +19,7 @@ so that all with a share have one height.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from ebmrun.theory.equilibrium import Batch, Drive
 from ebmrun.theory.error import RelativeError
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
+Rows = Float[Tensor, "ties _"]
 Softness = float | Float[Tensor, "_ 1"]
 
 
@@ -80,12 +82,21 @@ def shared(
 
 def _mixed(affine: MaxPool2d, image: Batch, shares: Batch, message: Batch, give: Batch, softness: Softness) -> Batch:
     """The share of each place in its square."""
-    z, give, total = affine.squares(image), affine.squares(give), -message[..., None]
-    u = affine.squares(shares).clamp(min=0) + (z - z.amax(4, keepdim=True)) / (by_row(softness, z) * give)
-    ordered = u.sort(4, descending=True).values
-    counts = torch.arange(1, z.shape[4] + 1, device=z.device, dtype=z.dtype)
-    levels = (ordered.cumsum(4) - total) / counts  # what each of the first n gives up, so that they add up
-    last = (ordered > levels).sum(4, keepdim=True) - 1
-    kept = (u - levels.gather(4, last.clamp(min=0))).clamp(min=0) / total
-    winner = torch.zeros_like(z).scatter(4, z.argmax(4, keepdim=True), 1.0)
-    return affine.joined(torch.where(total > 0, kept, winner))
+    z, c, total = affine.squares(image), affine.squares(give), -message[..., None]
+    u = affine.squares(shares).clamp(min=0) + (z - z.amax(4, keepdim=True)) / (by_row(softness, z) * c)
+    winner = z.argmax(4, keepdim=True)
+    mixed = torch.zeros_like(z).scatter(4, winner, 1.0)
+    # Few squares have a second place above what is left of the first: only there is there something to share.
+    second = u.scatter(4, winner, -math.inf).amax(4, keepdim=True)
+    ties = ((total > 0) & (second > u.gather(4, winner) - total)).squeeze(4)
+    mixed[ties] = _shared_out(u[ties], total[ties])
+    return affine.joined(mixed)
+
+
+def _shared_out(u: Rows, total: Rows) -> Rows:
+    """The point next to u of those that are nowhere negative and add up to ``total``, in parts of it."""
+    ordered = u.sort(1, descending=True).values
+    counts = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)
+    levels = (ordered.cumsum(1) - total) / counts  # what each of the first n gives up, so that they add up
+    last = (ordered > levels).sum(1, keepdim=True) - 1
+    return (u - levels.gather(1, last.clamp(min=0))).clamp(min=0) / total
