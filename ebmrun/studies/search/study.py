@@ -28,6 +28,7 @@ from ebmrun.training import folder
 from ebmrun.training.differences import require_same
 from ebmrun.training.launch import launched
 from ebmrun.training.run_name import run_name
+from ebmrun.training.summary import near
 from ebmrun.training.tracking import Progress, Tracker
 
 OBJECTIVES: dict[str, Direction] = {
@@ -99,7 +100,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         print(f"\n{cfg.algo.name} on {config.dataset.name}, seed {config.seed}: {len(ended)} trials, {failed} failed; "
               f"{budget['epochs']:g} epochs, {budget['seconds']:.0f} s")
         print(f"best: {line(best, asked.objective)}")
-    print(f"files: {run_dir}")
+    print(f"files: {near(run_dir)}")
 
 
 def single(cfg: DictConfig, asked: Search, run_dir: Path) -> DictConfig:
