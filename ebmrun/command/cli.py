@@ -30,6 +30,7 @@ from ebmrun.errors import ConfigError, Held, RunError
 from ebmrun.training import folder
 from ebmrun.training.interrupts import termination
 from ebmrun.training.launch import leads
+from ebmrun.training.run_name import among, run_name
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
@@ -114,6 +115,9 @@ def task(cfg: DictConfig) -> None:
     made_dir, several = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     if settings.runtime.cwd not in sys.path:
         sys.path.append(settings.runtime.cwd)  # where a user's own energies lie; last, to shadow nothing
+    if several and cfg.logger.name is None:
+        cfg.logger.name = run_name(str(cfg.algo.get("name")),
+                                   among(settings.overrides.task, settings.callbacks["sweep"]["swept"]))
     try:
         with plain_warnings():  # here, too: this may be a process of a launcher's own
             in_folder(cfg, made_dir, list(settings.overrides.task), several)
@@ -145,7 +149,8 @@ def in_folder(cfg: DictConfig, made_dir: Path, overrides: list[str], several: bo
     if run_dir != made_dir or not leads():
         remove_unused()  # at once: `torchrun` may kill this process at any time
     with folder.locked(run_dir) if leads() and (run_dir == made_dir or run_dir.is_dir()) else nullcontext():
-        cfg.resume = folder.resumes(run_dir, resolved(cfg), several)
+        goes_on = several or bool(cfg.study.get("goes_on"))  # a study of several runs is as a sweep
+        cfg.resume = folder.resumes(run_dir, resolved(cfg), goes_on)
         from ebmrun.experiment import run  # only now: torch takes longer to load than all of this
 
         run(cfg, run_dir, overrides)

@@ -80,10 +80,11 @@ class Progress(Thread):
 class Sweep(Callback):
     """Hydra's callback that shows the bar while several runs go on, and ends them with their failures.
 
-    ``command`` tells apart the commands that work in one folder at once."""
+    ``command`` tells apart the commands that work in one folder at once; ``swept`` are the keys that differ between the
+    runs of one."""
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, swept: Sequence[str]) -> None:
+        self.command, self.swept = command, swept
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the processes of a parallel launcher get a copy, which need know nothing
@@ -98,6 +99,7 @@ class Sweep(Callback):
         naming = config.hydra.job.config.override_dirname
         unnamed = [key for key in naming.exclude_keys if key not in swept]  # else their runs would share a folder
         asked.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]")
+        asked.hydra.append(f"hydra.callbacks.sweep.swept=[{','.join(sorted(swept))}]")
         self.earlier = _failures(folder)
         self.progress = Progress(count(overrides), folder, ("summary.json", FAILED))
         self.progress.start()

@@ -120,7 +120,8 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         summary |= report(curve, fit)
         member, nudge, precision = curve.name.split("/")
         print(f"{member:<18} {nudge:<13} {precision:<9} {shown(fit, curve.predicted)}")
-    with Tracker(run_dir, resolved(cfg), parts.config.logger, ["strength", *errors], None, overrides) as tracker:
+    with Tracker(run_dir, resolved(cfg), parts.config.logger, ["strength", *errors], None, overrides,
+                 axis="strength") as tracker:
         for step, value in enumerate(values):
             tracker.log(step, {"strength": value} | {name: found[step] for name, found in errors.items()})
         tracker.finish(summary)

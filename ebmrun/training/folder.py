@@ -35,7 +35,7 @@ CONFIG = Path(".hydra", "config.yaml")
 RESULTS = ("summary.json", FAILED, "checkpoint.pt", "best.pt", "metrics.csv", CONFIG)
 # What a resumed run may do otherwise than the run that it continues.
 FREE_ON_RESUME = ("resume", "device", "logger", "dataset.root", "dataset.in_memory", "dataset.workers",
-                  "trainer.epochs", "trainer.max_steps")
+                  "trainer.epochs", "trainer.max_steps", "study.trials")
 
 
 def begun(run_dir: Path) -> bool:

@@ -61,4 +61,10 @@ def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) 
             unit = " degrees" if key.endswith("angle") else ""
             unit = f" (layer {summary[f'{key}_layer']})" if key.endswith("worst") else unit
             print(f"  {label.format(reference=reference):<20} {summary[key]:{form}}{unit}")
-    print(f"files: {run_dir}" + (f"\nwandb: {wandb_location}" if wandb_location else ""))
+    print(f"files: {near(run_dir)}" + (f"\nwandb: {near(wandb_location)}" if wandb_location else ""))
+
+
+def near(place: str | Path) -> str:
+    """A path below the current folder as it is written there; any other, and an address, as it is."""
+    here = Path.cwd()
+    return str(Path(place).relative_to(here)) if Path(place).is_relative_to(here) else str(place)

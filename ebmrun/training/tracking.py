@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.files import replace, writing
-from ebmrun.training.folder import FAILED, RESULTS, clear
+from ebmrun.training.folder import FAILED, FREE_ON_RESUME, RESULTS, clear
 from ebmrun.training.provenance import continued, provenance
-from ebmrun.training.wandb_client import Client, LoggerConfig
+from ebmrun.training.run_name import among, run_name
+from ebmrun.training.wandb_client import STEP, Client, LoggerConfig
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Tracker(AbstractContextManager["Tracker"]):
     that begins clears the folder of an earlier one; with `resume`, metrics.csv keeps its rows up to the checkpoint's
     step and drops those after it. Use as a context manager.
 
+    `axis` is the column that the others are drawn over in Weights & Biases; without one, the step.
+
     Raises ConfigError where an older metrics.csv has other columns or ends before the checkpoint, RunError where the
     disk refuses. Weights & Biases never stops a run: where it fails, one line on stderr says so and the run goes on
     without it.
     """
 
     def __init__(self, run_dir: Path, config: Mapping[str, Any], logger: LoggerConfig, columns: Sequence[str],
-                 resume: Progress | None = None, overrides: Sequence[str] = ()) -> None:
+                 resume: Progress | None = None, overrides: Sequence[str] = (), axis: str = STEP) -> None:
         self.run_dir = run_dir
         self.columns = ("step", *columns)
         metrics = run_dir / "metrics.csv"
@@ -63,7 +66,10 @@ class Tracker(AbstractContextManager["Tracker"]):
         with writing(metrics):
             self._metrics = metrics.open("ab", buffering=0)
         whole = {**config, "provenance": self.provenance}
-        self._wandb = Client(run_dir, whole, logger, resume is not None) if logger.wandb else None
+        free = among(overrides, FREE_ON_RESUME)
+        algo = config.get("algo", {}).get("name", run_dir.resolve().name)
+        name = run_name(algo, [word for word in overrides if word not in free])
+        self._wandb = Client(run_dir, whole, logger, resume is not None, name, columns, axis) if logger.wandb else None
 
     @property
     def wandb_location(self) -> str | None:

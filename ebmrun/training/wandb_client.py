@@ -6,7 +6,7 @@ import logging
 import secrets
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +18,16 @@ from ebmrun.files import replace
 
 ONLINE_PATIENCE = 5.0  # seconds that a server may take to answer before the run goes on offline
 FLUSH_PATIENCE = 5.0  # seconds that its process may take to write the end of an offline run
+STEP = "step"  # the axis of what is measured at a batch
+EVALUATED = ("test", "val")  # sections of what is measured at the end of an epoch
 BLOCK = 32768  # bytes of a block of an offline run's file
 UPLOAD_PATIENCE = 30.0  # seconds that the last upload may take; `wandb sync` sends what is left
 
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides metrics.csv. The others are Weights & Biases' own; null stands for the name of the run's
-    folder, the study as the type of its job, and no group."""
+    """Where metrics go besides metrics.csv. The others are Weights & Biases' own; null stands for a name of
+    what the run sets (in a sweep, of what differs between its runs), the study as the type of its job, and no group."""
 
     wandb: bool = True
     project: str = "ebmrun"
@@ -36,10 +38,13 @@ class LoggerConfig:
 
 
 class Client:
-    """One run. ``location`` is its page or its offline directory, None where there is neither."""
+    """One run. ``location`` is its page or its offline directory, None where there is neither. ``columns`` are drawn
+    over ``axis``, those of an evaluation over the epoch."""
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], logger: LoggerConfig, resume: bool) -> None:
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], logger: LoggerConfig, resume: bool, name: str,
+                 columns: Sequence[str], axis: str = STEP) -> None:
         self.location: str | None = None
+        self._axis = axis
         self._run: Any = None
         logging.raiseExceptions = False  # its log on a full disk would fill stderr with tracebacks
         with self._leash():
@@ -53,27 +58,36 @@ class Client:
             if mode == "disabled":
                 return
             start = partial(wandb.init, project=logger.project, group=logger.group, tags=logger.tags, dir=run_dir,
-                            name=logger.name or run_dir.resolve().name, job_type=logger.job_type or study(config),
-                            config=dict(config), id=_run_id(run_dir, resume), resume="allow", settings=settings)
+                            name=logger.name or name, job_type=logger.job_type or study(config),
+                            config=dict(config), id=_run_id(run_dir, resume), resume="allow", reinit="create_new",
+                            settings=settings)
             if mode not in ("offline", "dryrun"):
                 try:
                     if wandb.login(prompt=False, verify=False):
-                        self._run = start(mode="online")
-                        self.location = self._run.url
+                        self.location = self._begin(start(mode="online"), columns).url
                         return
                 except Exception as error:  # noqa: BLE001 - whatever fails here, offline needs none of it
                     warn(f"Weights & Biases is out of reach, so it records offline: {error}")
                     _end_service()  # which would refuse the id of the run that failed
                     wandb.setup(settings)
-            self._run = start(mode="offline")
-            self.location = str(Path(self._run.dir).parent)
+            self.location = str(Path(self._begin(start(mode="offline"), columns).dir).parent)
+
+    def _begin(self, run: Any, columns: Sequence[str]) -> Any:
+        self._run = run
+        for name, over in axes(columns, self._axis).items():
+            if over:
+                run.define_metric(name, step_metric=over)
+            else:
+                run.define_metric(name, hidden=True, summary="none" if name == STEP else None)
+        return run
 
     def log(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Sends one row."""
         with self._leash():
             if self._run:
                 # At once: a row that waited for the next would reach the summary after the run's own.
-                self._run.log(dict(metrics), step=step, commit=True)
+                own = {STEP: step} if self._axis == STEP else {}
+                self._run.log({**own, **metrics}, step=step, commit=True)
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Sends the summary."""
@@ -103,6 +117,18 @@ class Client:
             self._run = None
             warn(f"the run goes on without Weights & Biases: {str(error) or type(error).__name__}")
             _end_service()  # whose own farewell at exit would end in a traceback
+
+
+def axes(columns: Sequence[str], axis: str) -> dict[str, str | None]:
+    """What each section of metrics (``train/*``) or single one is drawn over; None for what others are drawn over,
+    which comes first."""
+    across = [axis, *(["epoch"] if "epoch" in columns else [])]
+    found: dict[str, str | None] = dict.fromkeys(across)
+    for column in columns:
+        section, slash, _ = column.partition("/")
+        evaluated = section in EVALUATED and "epoch" in columns
+        found.setdefault(f"{section}/*" if slash else column, "epoch" if evaluated else axis)
+    return found
 
 
 def study(config: Mapping[str, Any]) -> str | None:

@@ -120,6 +120,12 @@ def test_lengths_that_are_swept_are_runs_of_their_own(command: Command) -> None:
     assert [rows[-1].split(",")[0] for rows in tables()] == ["2", "3"]
 
 
+def test_in_weights_and_biases_a_run_of_several_is_named_by_what_differs(command: Command) -> None:
+    assert command("dataset=digits", "algo=bp,pc", "nudge.strength=0.1", "seed=3,4") == (0, [])
+    names = [yaml.safe_load(path.read_text())["logger"]["name"] for path in Path("sweep").glob("*/.hydra/config.yaml")]
+    assert sorted(names) == ["bp seed=3", "bp seed=4", "pc seed=3", "pc seed=4"]
+
+
 def test_what_is_asked_for_twice_is_one_choice() -> None:
     words = ["algo=bp", "seed=0,0,1", "optim.lr=1e-3,0.001", "arch.hidden=[8],[8,8],[8]", "trainer.epochs=range(3)"]
     assert sweep.distinct(sweep.parsed(words)) == [

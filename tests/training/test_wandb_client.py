@@ -15,7 +15,9 @@ import pytest
 from test_tracking import CONFIG, found, rows
 from wandb.proto.wandb_internal_pb2 import Record
 
-from ebmrun.training.wandb_client import study, torn
+from ebmrun.training.folder import FREE_ON_RESUME
+from ebmrun.training.run_name import among, run_name
+from ebmrun.training.wandb_client import axes, study, torn
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "marker" * 7  # as long as a real one
@@ -105,7 +107,7 @@ def test_offline_without_a_key_it_holds_the_same_metrics_and_config(tmp_path: Pa
     assert (run.project, run.run_group, list(run.tags)) == ("p", "g", ["a", "b"])
     summaries = [item for record in records(location) for item in record.summary.update]
     assert [json.loads(item.value_json) for item in summaries if "test/loss" in (item.key, *item.nested_key)] == [1 / 3]
-    assert (run.display_name, run.job_type) == ("run", "")  # named by its folder; this configuration has no study
+    assert (run.display_name, run.job_type) == ("pc", "")  # nothing was overridden; this configuration has no study
 
 
 def summary(location: str) -> dict[str, object]:
@@ -129,7 +131,44 @@ def test_the_summary_there_is_that_of_the_run_key_by_key(tmp_path: Path) -> None
     assert 0 < expected["relax/converged"] < 1 and float(last["relax/residual"]) != expected["relax/residual"]
     assert summary(str(location)) == expected
     [run] = [record.run for record in records(str(location)) if record.HasField("run")]
-    assert (run.display_name, run.job_type) == ("name", "train")
+    # Its name is what the command set but for what a resumed run may change, and for device, which says where.
+    assert (run.display_name, run.job_type) == (
+        "pc trainer.log_every=7 alignment.every=5 dataset=digits relax.tol=4.8e-5 relax.max_steps=2", "train")
+
+
+def metrics(location: str) -> dict[str, tuple[str, bool]]:
+    """What each metric, or each section of them, is drawn over, and whether it is hidden."""
+    found = [record.metric for record in records(location) if record.HasField("metric")]
+    return {each.name or each.glob_name: (each.step_metric, each.options.hidden) for each in found}
+
+
+def test_each_section_has_its_axis(tmp_path: Path) -> None:
+    location, _, _ = track(tmp_path / "run")
+    assert metrics(location) == {"step": ("", True), "train/*": ("step", False), "relax/*": ("step", False)}
+    steps = [json.loads(item.value_json) for record in records(location) if record.HasField("history")
+             for item in record.history.item if "step" in (item.key, *item.nested_key)]
+    assert steps == list(range(1, 601))  # the axis is in each row
+    assert "step" not in summary(location)
+
+
+def test_evaluations_are_drawn_over_epochs_and_a_study_over_what_it_moves() -> None:
+    over = axes(["epoch", "train/loss", "test/loss", "test/accuracy", "val/loss", "optim/lr/image"], "step")
+    assert over == {"step": None, "epoch": None, "train/*": "step", "test/*": "epoch", "val/*": "epoch",
+                    "optim/*": "step"}
+    assert list(over)[:2] == ["step", "epoch"]  # an axis is defined before what is drawn over it
+    assert axes(["strength", "pc/single/float32", "bias"], "strength") == {
+        "strength": None, "pc/*": "strength", "bias": "strength"}
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["algo=pc", "nudge.strength=0.1", "seed=3"], "pc nudge.strength=0.1 seed=3"),
+    (["+optim.alpha=0.9", "study=certify"], "pc optim.alpha=0.9"),
+    (["dataset.root=a/b", "logger.tags=[x]", "device=cpu", "trainer.epochs=2", "resume=true"], "pc"),
+    (["arch.hidden=[" + ",".join(["64"] * 60) + "]"], "pc arch.hidden=[" + ",".join(["64"] * 38)[:112]),
+])
+def test_a_run_is_named_by_what_it_sets(words: list[str], name: str) -> None:
+    free = among(words, FREE_ON_RESUME)
+    assert run_name("pc", [word for word in words if word not in free]) == name and len(name) <= 128
 
 
 @pytest.mark.parametrize(("path", "name"), [

@@ -7,6 +7,8 @@ from pydoc import locate
 
 import pytest
 
+from ebmrun.training.summary import near
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -15,7 +17,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_readme_is_for_the_first_ten_minutes() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 200
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r"\]\(docs/(\w+\.md)\)", text))
+    assert {path.name for path in (ROOT / "docs").iterdir()} == set(re.findall(r"\]\(docs/(\w+\.\w+)\)", text))
 
 
 @each_page
@@ -35,3 +37,12 @@ def test_what_a_page_names_is_in_the_package_and_in_the_tests(page: Path) -> Non
         assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, (file, test)
     for path in re.findall(r"`((?:tests|scripts|conf|ebmrun|\.ci)/[a-z\d_./]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_what_a_run_prints_last_is_written_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert near(tmp_path / "outputs" / "a") == "outputs/a" == near("outputs/a")  # as the README shows it
+    assert near(tmp_path.parent / "b") == str(tmp_path.parent / "b")
+    assert near("https://host/lab/project/runs/1") == "https://host/lab/project/runs/1"

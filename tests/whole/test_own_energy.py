@@ -122,7 +122,7 @@ def test_the_nudge_of_the_readme_is_of_third_order(command: Command) -> None:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_of_the_readme_composes(command: Command, line: str) -> None:
-    one_of_each = [re.sub(r"=(range\(\d+\)|([^,\[]+),.*)$", lambda found: f"={found[2] or 0}", word)
+    one_of_each = [re.sub(r"^([^=]+)=(range\(\d+\)|([^,\[]+),.*)$", lambda found: f"{found[1]}={found[3] or 0}", word)
                    for word in shlex.split(line, comments=True)[1:] if word != "-m"]
     assert command(*one_of_each, "--cfg", "job") == (0, [])
 
