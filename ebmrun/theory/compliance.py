@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ebmrun.theory.equilibrium import Drive
 from ebmrun.theory.network import Network
 
 Unit = Float[Tensor, "1 ..."]  # a number for each unit of a layer
@@ -23,9 +24,11 @@ Batch = Float[Tensor, "_ ..."]
 
 
 class Compliance:
-    """``drives`` c_l, None for a layer that hears the input alone, and ``states`` r_l, at the given states x_l."""
+    """``drives`` c_l, None for a layer that hears the input alone, and ``states`` r_l, at the given states x_l; and
+    ``sides``, a layer's drives just below and above its kinks, kept here once they are made."""
 
     def __init__(self, network: Network, gains: Sequence[Sequence[float]], states: Sequence[Batch]) -> None:
+        self.sides: dict[int, list[tuple[Drive, Drive]]] = {}
         self.drives: list[Unit | None] = []
         self.states: list[Unit] = []
         for edges, each, f, x in zip(network.edges, gains, network.activations, states):

@@ -45,44 +45,42 @@ def conjugate_steps_from(space: Coordinates, pull: Pull, step: Step) -> Generato
 
 def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step, Proposal | None]:
     """From a point, and from the one that a plain sweep leads to where such sweeps may be trusted."""
-    space = descent.space
-    plain = torch.full((len(at.step.before[0]), 1), new is not None, dtype=torch.bool, device=at.s.device)
-    p = descent.scaled(at.gap)
+    space, one = descent.space, torch.ones_like(at.s[:, :1])
+    z = p = descent.scaled(at.gap)
     slope = size = descent.product(at.way, p)
-    length = torch.ones_like(slope)
+    length, nothing, plain = one, torch.zeros_like(one), one < 0
     if new:
         if space.kinked:  # what has not settled may be a kink's: the same states, with units balanced on them
             met = new.step
             new = descent.down(new.messages, met.before, met.drives, met.signals, kinks_of(space, at), 1.0)
         plain = descent.product(new.way, p) >= -0.5 * slope
     if new is None or not bool(plain.all()):
-        length = torch.where(plain, length, ratio(slope, descent.curvature(at, p)))
+        length = torch.where(plain, one, ratio(slope, descent.curvature(at, p), one))
         new = descent.along(at, p, length, plain)
         yield new.step
     while True:
+        there = descent.product(new.way, p)
         for _ in range(0 if space.kinked else SHORTER):  # a kink turns the slope by its feedback alone
-            there = descent.product(new.way, p)
             turned = ~plain & (there < -slope)
             if not bool(turned.any()):
                 break
             length = torch.where(turned, length * slope / (slope - there), length)
             new = descent.along(at, p, length, plain)
             yield new.step
-        old, at, before = at, new, size
-        z, way = descent.scaled(at.gap), descent.scaled(at.way)
-        size = descent.product(at.gap, way)
+            there = descent.product(new.way, p)
+        at, before, z_before = new, size, z
+        z = descent.scaled(at.gap)
+        size = descent.product(at.way, z)
         plain = plain & (size <= (ENOUGH_ON_KINKS if space.kinked else ENOUGH) * before)
-        beta = torch.where(plain, 0.0, ratio(size - descent.product(old.gap, way), before)).clamp(min=0)
-        uphill = descent.product(at.way, z), descent.product(at.way, p)
-        beta = torch.where(uphill[0] + beta * uphill[1] > 0, beta, 0)  # else p would lead up
-        p, slope = torch.addcmul(z, p, beta), uphill[0] + beta * uphill[1]
-        length = torch.ones_like(slope)
+        beta = ratio(size - descent.product(at.way, z_before), before, one).clamp(min=0)
+        beta = torch.where(plain | (size + beta * there <= 0), nothing, beta)  # else p would lead up
+        p, slope, length = torch.addcmul(z, p, beta), torch.addcmul(size, there, beta), one
         if not bool(plain.all()):
-            length = torch.where(plain, length, ratio(slope, descent.curvature(at, p)))
+            length = torch.where(plain, one, ratio(slope, descent.curvature(at, p), one))
         new = descent.along(at, p, length, plain)
         yield new.step
 
 
-def ratio(a: Each, b: Each) -> Each:
+def ratio(a: Each, b: Each, one: Each) -> Each:
     """a / b; 1, a plain step, where b is not positive."""
-    return torch.where(b > 0, a / b, 1.0)
+    return torch.where(b > 0, a / b, one)

@@ -84,7 +84,7 @@ class Descent:
 
     def product(self, a: Flat, b: Flat) -> Each:
         """<a, b>, weighted."""
-        return self.weighted(a * b).sum(1, keepdim=True)
+        return torch.sum(self.weighted(a * b), 1, True)
 
     def scaled(self, vector: Flat) -> Flat:
         """The output's part at its scale."""
@@ -142,7 +142,7 @@ class Descent:
                                   space.activations[l])
             bends.append(bent if stiff is None else bent + stiff)
             dx.append(moved)
-        found = self.weighted(flat(bends)).sum(1, keepdim=True)
+        found = torch.sum(self.weighted(flat(bends)), 1, True)
         if self.pull.clamps:
             return found
         return found + bend(self.pull, space.state(step.before[-1], step.drives[-1]), dx[-1])
@@ -183,7 +183,7 @@ def bend(pull: Pull, x: Batch, dx: Batch) -> Each:
         x = x.detach().requires_grad_()
         slope = (pull.cost.gradient(x, pull.targets) * dx).sum()
         bent = torch.autograd.grad(slope, x)[0] if slope.requires_grad else torch.zeros_like(dx)
-    return (pull.strength * bent * dx).sum(1, keepdim=True)
+    return torch.sum(pull.strength * bent * dx, 1, True)
 
 
 def kinks_of(space: Coordinates, at: Point) -> Step | None:

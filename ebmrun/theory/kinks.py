@@ -52,14 +52,22 @@ def balanced(
     if not kinks or compliance is None or not space.energy.jumps:
         return feedback, None
     held = torch.zeros_like(feedback, dtype=torch.bool)
-    for kink in kinks:
-        aside = 4 * torch.finfo(feedback.dtype).eps * max(1.0, abs(kink))
-        below, above = (space.feedback(l, u, space.driven(l, torch.full_like(drive.a, kink + side), drive.pieces))
-                        for side in (-aside, aside))
+    sides = space.compliance.sides
+    if l not in sides:
+        sides[l] = [beside(space, l, drive, kink) for kink in kinks]
+    for kink, both in zip(kinks, sides[l]):
+        below, above = (space.feedback(l, u, side) for side in both)
         message = before.minimum(below).maximum(above) - (drive.a - kink) / (by_row(softness, feedback) * compliance)
         rests = (above < message) & (message < below)
         feedback, held = torch.where(rests, message, feedback), held | rests
     return feedback, held
+
+
+def beside(space: Coordinates, l: int, drive: Drive, kink: float) -> tuple[Drive, Drive]:
+    """Drives just below and just above a kink."""
+    aside = 4 * torch.finfo(drive.a.dtype).eps * max(1.0, abs(kink))
+    below, above = (space.driven(l, torch.full_like(drive.a, kink + side), drive.pieces) for side in (-aside, aside))
+    return below, above
 
 
 def shared(
