@@ -113,7 +113,7 @@ def main() -> None:
     rows = [row(run) for sweep in asked.sweeps for run in runs(sweep)]
     write(asked.results / "runs.csv", rows)
     commands = "\n".join(command(sweep) for sweep in asked.sweeps)
-    text = f"""# Ten algorithms on MNIST
+    text = f"""# Algorithms on MNIST
 
 784-128-64-10, half squared error, batches of 64, the same step size (6.4e-3 on the mean, momentum 0.9) for all, and
 {float(rows[0]['epoch']):g} epochs. Of one seed, all start from the same weights and see the same batches; the

@@ -168,7 +168,7 @@ def test_the_network_in_the_docs_is_built_as_it_stands(tmp_path, monkeypatch):
     (cnn, CNN, {"stride": -1}, "arch.stride=-1 must be an integer of 1 or more"),
     (cnn, CNN, {"padding": -1}, "arch.padding=-1 must be an integer of 0 or more"),
     (cnn, CNN, {"pool": 0}, "arch.pool=0 must be an integer of 1 or more"),
-    (cnn, CNN, {"pool": 9}, r"pool of 9 is larger than its input \(3, 9, 8\).*use a smaller one"),
+    (cnn, CNN, {"pool": 9}, r"pool of 9 is larger than its input \(3, 9, 8\).*use a smaller arch.pool"),
     (cnn, CNN, {"pool": 9, "pooling": "max"}, r"pool of 9 is larger than its input \(3, 9, 8\)"),
     (cnn, CNN, {"channels": [2] * 5}, r"pool of 2 is larger than its input \(2, 1, 1\)"),
     (cnn, CNN, {"pooling": "median"}, "arch.pooling=median is unknown: use avg or max"),

@@ -28,7 +28,8 @@ class Conv2d(AffineMap):
         self, shape: Sequence[int], channels: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 1.0
     ) -> None:
         if kernel > min(shape[1:]) + 2 * padding:
-            raise ConfigError(f"a kernel of {kernel} is larger than its input {tuple(shape)}: use a smaller one")
+            raise ConfigError(f"a kernel of {kernel} is larger than its input {tuple(shape)}: use a smaller "
+                              "arch.kernel")
         super().__init__(shape, (channels, *((n + 2 * padding - kernel) // stride + 1 for n in shape[1:])))
         self.weight = nn.Parameter(torch.empty(channels, shape[0], kernel, kernel))
         self.bias = nn.Parameter(torch.empty(channels))
@@ -153,7 +154,7 @@ class MaxPool2d(Map):
 def pooled(shape: Sequence[int], size: int) -> tuple[int, ...]:
     """The shape of one number for each square of side ``size``. Raises ConfigError where none fits."""
     if size > min(shape[1:]):
-        raise ConfigError(f"a pool of {size} is larger than its input {tuple(shape)}: use a smaller one")
+        raise ConfigError(f"a pool of {size} is larger than its input {tuple(shape)}: use a smaller arch.pool")
     return (shape[0], *(n // size for n in shape[1:]))
 
 
