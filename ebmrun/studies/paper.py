@@ -44,6 +44,7 @@ from ebmrun.theory.references import Backprop
 from ebmrun.theory.relaxation import Step, arrived, steps
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import read, relax
+from ebmrun.training.summary import near
 from ebmrun.training.tracking import Tracker
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
@@ -246,4 +247,4 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             tracker.log(step, row)
         write(run_dir / "strengths.csv", strengths)
         tracker.finish(steps[-1])
-    print(f"files: {run_dir}")
+    print(f"files: {near(run_dir)}")

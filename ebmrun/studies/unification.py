@@ -26,6 +26,7 @@ from ebmrun.studies.convergence import Fit, at, fit_order
 from ebmrun.theory.alignment import alignment
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.summary import near
 from ebmrun.training.tracking import Tracker
 
 
@@ -125,4 +126,4 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         for step, value in enumerate(values):
             tracker.log(step, {"strength": value} | {name: found[step] for name, found in errors.items()})
         tracker.finish(summary)
-    print(f"files: {run_dir}")
+    print(f"files: {near(run_dir)}")

@@ -31,6 +31,7 @@ from ebmrun.theory.alignment import alignment
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.provenance import machine
+from ebmrun.training.summary import near
 
 
 @dataclass
@@ -125,7 +126,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     for name, text in ("benchmark.csv", table.getvalue()), ("benchmark.json", found + "\n"):
         with files.replace(run_dir / name) as file:
             file.write(text.encode())
-    print(f"\nfiles: {run_dir}")
+    print(f"\nfiles: {near(run_dir)}")
 
 
 def gradients(study: Study, overrides: Sequence[str]) -> Iterator[Row]:

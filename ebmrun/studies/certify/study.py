@@ -32,6 +32,7 @@ from ebmrun.studies.certify.verdict import EXACT
 from ebmrun.studies.convergence import FEWEST, at
 from ebmrun.theory.energies import contract
 from ebmrun.theory.learning import EnergyLearning
+from ebmrun.training.summary import near
 from ebmrun.training.tracking import Tracker
 
 COLUMNS = ["strength", "gain", "bias", "to_backprop", "residual", "unfinished", "round_off", "total"]
@@ -56,7 +57,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     with files.replace(run_dir / "certify.json") as file:
         file.write(json.dumps(whole, allow_nan=False, indent=2).encode() + b"\n")
     draw(found, run_dir / "certify.png")
-    print(f"\nfiles: {run_dir}")
+    print(f"\nfiles: {near(run_dir)}")
 
 
 def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certificate:
