@@ -48,6 +48,7 @@ class Parts:
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """Runs the study that is asked for. Raises ConfigError before anything is written, RunError after."""
+    keep_freed()
     _function("study.run", cfg.study.run)(cfg, run_dir, overrides)
 
 
@@ -58,7 +59,6 @@ def build(cfg: DictConfig) -> Parts:
         raise ConfigError(f"algo.name={cfg.algo.get('name')} must be a name: add `name: ...` below `algo:` in the "
                           "preset")
     device = config.torch_device()
-    keep_freed()
     torch.manual_seed(config.seed)
     torch.backends.cudnn.allow_tf32 = False  # torch has it on for convolutions, at three digits
     dataset = load(config.dataset, device, config.dtype, config.seed)
@@ -120,7 +120,7 @@ def require_digits(energy: Energy, depth: int, config: Config) -> None:
     floor = info.eps if held else info.tiny
     mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
     strength = min(abs(each) for each in config.nudge.strengths)
-    if not config.relax.frozen and strength < 10 * floor:
+    if strength < 10 * floor:
         raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
                           f"{config.precision} leaves: use {100 * floor:.1g} or more, {mends}")
     drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]

@@ -5,7 +5,8 @@ One pass down then gives the messages t_l that the states would hear, and with D
 
     dF/ds_l = -gamma^-h_l D_l (t_l - s_l)
 
-The curvature along a direction takes one more pass up through the linearised network.
+exactly for the predictive energy, and to first order in t - s for others. The curvature along a direction takes one
+more pass up through the linearised network.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Descent:
 
     def __init__(self, space: Coordinates, pull: Pull) -> None:
         self.space, self.pull = space, pull
-        self.start, self.still, self.signals = space.start()
+        self.start, self.still, _ = space.start()
         self.moving = self.start[: len(self.start) - pull.clamps]
         self.sizes = [u[0].numel() for u in self.moving]
         # An output has 1 / (1 + lambda c) of the way to go: so much for the gap's part there, as a preconditioner.
@@ -120,9 +121,9 @@ class Descent:
 
     def down(self, messages: list[Batch], u: Sequence[Batch], drives: list[Drive], signals: list[Batch],
              before: Step | None, softness: Softness) -> Point:
-        """The step from states whose drives are known."""
+        """The step from states whose drives are known, at which it stays: another decides where the next starts."""
         step = descend(self.space, u, drives, signals, self.pull, True, [1.0] * len(u), before, softness)
-        return Point(messages, step, softness)
+        return Point(messages, step._replace(moved=list(u)), softness)
 
     def curvature(self, at: Point, p: Flat) -> Each:
         """Of the energy along p: what it gains to second order."""

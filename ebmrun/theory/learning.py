@@ -2,13 +2,13 @@
 
     g_l = sum_k w_k dI/dtheta_l at x*(lambda_k),      dI/dtheta_l = -gamma^-h_l (dA_l/dtheta_l)^T feedback(x_l, a_l)
 
-averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023), with h_l the layers above layer l.
+averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023), with h_l the longest way from
+layer l to the output.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class EnergyLearning:
     def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""
         gradients: list[Tensor] = []
-        (nodes, free), examples = self.coefficients, space.free.inputs.shape[0]
+        (nodes, free), examples = self.nudge.coefficients, space.free.inputs.shape[0]
         gains = self.energy.layer_gains(space.network.heights)
         weights = Weights(nodes, free, [-gain / examples for gain in gains])
         for l, message in enumerate(weights.of_layers(at.feedback)):
@@ -95,8 +95,3 @@ class EnergyLearning:
                     parts = [part + more for part, more in zip(parts, affine.gradient(*term))]
                 gradients += parts
         return gradients
-
-    @cached_property
-    def coefficients(self) -> tuple[list[float], float]:
-        """Those of the nudge, which every batch asks for."""
-        return self.nudge.coefficients

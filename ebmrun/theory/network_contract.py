@@ -31,6 +31,9 @@ def require_owned(network: Network) -> None:
                 raise ConfigError(f"{here} of the network is the same parameter as {other}: give each map its own, as "
                                   "with copy.deepcopy")
     for key, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            raise ConfigError(f"{key} of the network has requires_grad=False, but the learning rule moves every "
+                              "parameter: make it a buffer")
         if id(parameter) not in owners:
             raise ConfigError(f"{key} of the network is a parameter of no layer's map, which no learning rule moves: "
                               "make it a part of a map, or a buffer")

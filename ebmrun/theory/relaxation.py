@@ -128,12 +128,15 @@ def held_pass(space: Coordinates, pull: Pull) -> Step:
 
 def arrived(space: Coordinates, step: Step) -> Step:
     """The same with drives, signals and feedback at the states that the step has moved to, where they are derivatives
-    of the energy."""
+    of the energy. A clamped output, which hears nothing, stays at its target."""
     drives, signals = ascend(space, step.moved, step.drives)
-    feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(step.moved)]
+    moved = list(step.moved)
+    if step.messages[-1] is None:
+        moved[-1] = space.from_state(space.state(moved[-1], step.drives[-1]), drives[-1])
+    feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(moved)]
     if step.held is not None:
-        for l, (u, before) in enumerate(zip(step.moved, step.feedback)):
+        for l, (u, before) in enumerate(zip(moved, step.feedback)):
             feedback[l] = balanced(space, l, u, drives[l], feedback[l], before, 1.0)[0]
             if space.mixes[l]:
                 drives[l] = shared(space, l, drives[l], signals, feedback[l], before, step.drives[l], 1.0)
-    return step._replace(before=step.moved, drives=drives, signals=signals, feedback=feedback)
+    return step._replace(before=moved, moved=moved, drives=drives, signals=signals, feedback=feedback)

@@ -23,7 +23,7 @@ class Relaxation:
     ``acceleration`` of sweeps: ``adaptive`` finds the step size by itself, from ``step_size`` on, and hands what
     settles slowly to ``conjugate``, conjugate gradients of the energy, which any nudge may take; ``anderson``
     extrapolates. ``auto`` is ``conjugate`` for an energy that rests at the forward pass and ``adaptive`` for one that
-    has to settle; ``none`` where maxima of states are taken, and with another order or step size than the default.
+    has to settle, and ``none`` with another order or step size than the default.
 
     ``tol`` (0 or more) bounds the residual: the largest over layers of ||answer - u|| / ||moved - start||; 0 runs
     ``max_steps`` (1 or more) in any case. Where a unit rests on a kink, its feedback between both sides is one more

@@ -22,6 +22,7 @@ from ebmrun.theory.relaxing import Relaxation
 
 # What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
 ENOUGH, FIRST = 0.3, 0.01
+PATIENCE, PROGRESS = 5, 0.5  # likewise where maxima are taken: every so many sweeps, what these may leave
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
@@ -54,7 +55,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
     sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
     proposal: Proposal | None = None
-    left, last = UNMEASURED, FIRST / ENOUGH
+    left, last, best = UNMEASURED, FIRST / ENOUGH, math.inf
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
@@ -78,7 +79,12 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
             proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
             sweeps.append(step)
-            if pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
+            if True in space.mixes:  # where winners tie, which sweeps settle better as a rule
+                if count % PATIENCE == 0:
+                    if not left.residual <= PROGRESS * best:
+                        dynamics, sweeps = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), None
+                    best = left.residual
+            elif pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
                 dynamics, sweeps = conjugate_steps(space, pull, sweeps), None
             last = left.residual if count > 1 else last
     raise AssertionError("unreachable: the last step returns")
@@ -88,7 +94,7 @@ def decided(how: Relaxation, space: Coordinates) -> tuple[str, float]:
     """The acceleration and the first step size, with what ``acceleration=auto`` stands for."""
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
-    if how.order != "sweep" or how.step_size != 1 or True in space.mixes:  # sweeps settle tied maxima best
+    if how.order != "sweep" or how.step_size != 1:
         return "none", how.step_size
     return ("conjugate", 1.0) if space.energy.feedforward else ("adaptive", FIRST_STEP_SIZE)
 

@@ -147,3 +147,18 @@ def test_tied_maxima_share_what_float32_cannot_tell_apart_in_states(energy, acti
     right = exact.estimate(copy.deepcopy(network).double(), x.double(), y.double())
     assert right.converged
     assert distance([g.double() for g in estimate.gradients], right.gradients) < 3e-3
+
+
+@pytest.mark.parametrize("energy", [Predictive, Lifted])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("strength", [0.1, 1.0, math.inf])
+def test_strongly_nudged_maxima_settle(energy, activation, strength):
+    """Where sweeps alone run away: at a gain at which signals keep their size."""
+    network = cnn((1, 12, 12), 4, [4, 8], 3, 1, 2, [], activation, "identity", math.sqrt(3), pooling="max").double()
+    initialise(network, 0)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 1, 12, 12, generator=draw).double()
+    y = torch.eye(4).double()[torch.randint(4, (16,), generator=draw)]
+    nudge = stencil("clamped") if math.isinf(strength) else stencil("single", strength)
+    learning = member(energy(), nudge, network, tol=1e-3, max_steps=60, acceleration="auto")
+    assert learning.estimate(network, x, y).converged

@@ -225,6 +225,13 @@ def test_a_parameter_of_no_map_is_named():
         require_owned(network)
 
 
+def test_a_parameter_that_may_not_move_is_named():
+    network = Network([Layer([(0, Linear((4,), 4))], TANH), Layer([(1, Linear((4,), 4))], TANH)])
+    network.edges[1][0][1].bias.requires_grad_(False)
+    with pytest.raises(ConfigError, match="layers.1.maps.0.bias of the network has requires_grad=False.*buffer"):
+        require_owned(network)
+
+
 def test_parameters_of_one_map_each_pass():
     require_owned(mlp((1, 9, 8), 10, [7, 5], "tanh", "identity"))
     require_owned(cnn((1, 9, 8), 10, [3, 4], 3, 1, 2, [7], "relu", "identity"))

@@ -68,8 +68,7 @@ class Map(nn.Module, ABC):
 
     @abstractmethod
     def variance(self, v: In) -> Out:
-        """sum_j J_ij^2 v_j, the variance of outputs for independent inputs of variance v; or a bound on it from above,
-        as where maps are composed."""
+        """sum_j J_ij^2 v_j, the variance of outputs for independent inputs of variance v; or a bound on it."""
 
 
 class AffineMap(Map):

@@ -60,6 +60,8 @@ class Chain(AffineMap):
         return gradients
 
     def variance(self, v: In) -> Out:
+        if len(self.learned) > 1:  # whose product has entries that those of the maps do not tell
+            return super().variance(v)
         for each in self.maps:
             v = each.variance(v)
         return v

@@ -30,10 +30,10 @@ def tangent(
     with torch.enable_grad():
         x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
         by_x, by_a = torch.autograd.grad(energy.value(x, a, f).sum(), (x, a), create_graph=True)
-        xx, xa = torch.autograd.grad(by_x.sum(), (x, a), retain_graph=True, materialize_grads=True)
-        aa = torch.autograd.grad(by_a.sum(), a, materialize_grads=True)[0]
-    dx = torch.zeros_like(x) if dt is None else (dt - xa * da) / xx
-    return dx, dx * (xx * dx + 2 * xa * da) + aa * da.square()
+        xx = torch.autograd.grad(by_x.sum(), x, retain_graph=True, materialize_grads=True)[0]
+        xa, aa = torch.autograd.grad((by_a * da).sum(), (x, a), materialize_grads=True)  # E_xa da, E_aa da
+    dx = torch.zeros_like(x) if dt is None else (dt - xa) / xx
+    return dx, dx * (xx * dx + 2 * xa) + aa * da
 
 
 @tangent.register
