@@ -74,6 +74,7 @@ def draw(table: pd.DataFrame, facts: dict, path: Path) -> None:
     scale = LogNorm(1, table[table.settled == 1].ratio.max() * 1.5)
     figure, grid = plt.subplots(len(parts), 1, figsize=(8.6, 3.3 * len(parts) + 0.7), layout="constrained",
                                 squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.12)
     every = list(dict.fromkeys(table.network))
     for axes, problem, rows in zip(grid.flat, problems, parts, strict=True):
         panel(axes, rows, [name for name in every if name in set(rows.network)], scale)
