@@ -7,7 +7,7 @@ DATA := $(or $(EBMRUN_DATA),data)
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-data test-all mutants benchmark reproduce lint clean
+.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce lint clean
 .PHONY: mnist-is-there
 .DEFAULT_GOAL := help
 
@@ -39,6 +39,13 @@ benchmark: $(VENV)/ready-to-test  ## time gradients and runs against plain PyTor
 	$(BIN)/python scripts/figure_benchmark.py outputs/benchmark
 	mkdir -p results/benchmark
 	cp $(addprefix outputs/benchmark/,benchmark.csv benchmark.json benchmark.png README.md) results/benchmark
+
+relaxation: $(VENV)/ready-to-test  ## time every way to relax, network by network, into results/relaxation
+	rm -rf outputs/relaxation
+	env -u OMP_NUM_THREADS $(BIN)/ebmrun study=relaxation hydra.run.dir=outputs/relaxation
+	$(BIN)/python scripts/figure_relaxation.py outputs/relaxation
+	mkdir -p results/relaxation
+	cp $(addprefix outputs/relaxation/,relaxation.csv relaxation.json relaxation.png README.md) results/relaxation
 
 # Five seeds of each run of one epoch; an earlier sweep's folders would be mixed in, so they go first.
 FIVE = seed=0,1,2,3,4 logger=csv

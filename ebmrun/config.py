@@ -71,6 +71,17 @@ class AlignmentConfig:
 
 
 @dataclass
+class ProbeConfig:
+    """Steps between two looks at the relaxation's regime (0: never), each as long as some tens of gradients."""
+
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"probe.every={self.every} must be 0 (never) or more: 100 looks at every hundredth batch")
+
+
+@dataclass
 class Config:
     """The whole of it. What takes parts of a user's own (``Any``) is checked when the part is built."""
 
@@ -87,6 +98,7 @@ class Config:
     relax: Relaxation = field(default_factory=Relaxation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
     device: str = "auto"

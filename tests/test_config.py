@@ -65,6 +65,7 @@ def test_a_preset_is_short_and_names_its_source(path):
     ("trainer.log_every=-5", "trainer.log_every=-5 must be 1 or more"),
     ("dataset.range=[false,true]", "dataset.range=[False, True] must be two numbers"),
     ("alignment.every=-1", "alignment.every=-1 must be 0 (never) or more"),
+    ("probe.every=-1", "probe.every=-1 must be 0 (never) or more"),
     ("alignment.reference=true_gradient", "alignment.reference=true_gradient is unknown: choose one of backprop"),
     ("nudge.strength=0", "nudge.strength=0.0 must be a positive number"),
     ("nudge.strength=-0.1", "nudge.strength=-0.1 must be a positive number"),

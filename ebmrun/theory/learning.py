@@ -47,9 +47,7 @@ class EnergyLearning:
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradients of one batch. Raises Diverged when the relaxation does."""
         free, phase = self.free_equilibrium(network, x)
-        strengths = self.nudge.strengths
-        space = self.coordinates(network, free.repeat(len(strengths)))
-        pull = Pull.stacked(self.cost, y, strengths)
+        space, pull = self.around(network, free, y)
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
         nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
@@ -72,6 +70,11 @@ class EnergyLearning:
         messages = [torch.zeros_like(x) if t is None else t for t, x in zip(phase.last.messages, states)]
         feedback = [space.feedback(l, state, drives[l]) for l, state in enumerate(states)]
         return FreeEquilibrium(forward.inputs, states, drives, messages, feedback), phase
+
+    def around(self, network: Network, free: FreeEquilibrium, y: Output) -> tuple[Coordinates, Pull]:
+        """What moves around a free equilibrium, and what pulls on it, with all nodes along the batch axis."""
+        strengths = self.nudge.strengths
+        return self.coordinates(network, free.repeat(len(strengths))), Pull.stacked(self.cost, y, strengths)
 
     def coordinates(self, network: Network, free: FreeEquilibrium) -> Coordinates:
         """The coordinates that the nudged phase moves in."""

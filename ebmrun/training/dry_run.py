@@ -36,6 +36,7 @@ def rehearse(trainer: Trainer, algorithm: Algorithm, size: int, optimizer: Calla
         optimizer=optimizer(network),
         references={},
         align_every=0,
+        probe_every=0,
         dataset=replace(trainer.dataset, test=few, val=None),
         config=replace(config, batch_size=size, max_steps=min(STEPS, trainer.steps), log_every=1, compile=False),
         shows=False,

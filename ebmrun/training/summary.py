@@ -52,6 +52,9 @@ def show(summary: Mapping[str, Any], run_dir: Path, wandb_location: str | None) 
         ("residual", "relax/residual", ".3g"),
         ("converged", "relax/converged", ".1%"),
         ("free phase converged", "relax/free_converged", ".1%"),
+        ("stable step", "probe/stable_step", ".3g"),
+        ("work done", "probe/work_done", ".1%"),
+        ("cosine to one sweep", "probe/cosine_to_one_sweep", ".6g"),
         ("ms a step", "time/step_ms", ".3g"),
     ]
     reference = summary["alignment/reference"].replace("both", "backprop")

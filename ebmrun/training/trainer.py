@@ -19,6 +19,7 @@ from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.network import Network
+from ebmrun.theory.probe import KEYS
 from ebmrun.training.schedule import Constant, Schedule
 from ebmrun.training.selection import Selection
 from ebmrun.training.tracking import Tracker
@@ -31,7 +32,8 @@ ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/fre
 @dataclass(frozen=True)
 class Trainer:
     """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
-    ``references``, whose names are the prefixes of the measures. ``shows`` allows a progress bar, on a terminal;
+    ``references``, whose names are the prefixes of the measures, and every ``probe_every`` steps ``probe`` looks at the
+    relaxation, where there is one. ``shows`` allows a progress bar, on a terminal;
     ``selection`` is told of every evaluation, and may end the training."""
 
     network: Network
@@ -47,6 +49,8 @@ class Trainer:
     augment: Augmentation = field(default_factory=Unchanged)
     schedule: Schedule = field(default_factory=Constant)
     selection: Selection = field(default_factory=Selection)
+    probe: Callable[[Network, Tensor, Tensor], dict[str, float]] | None = None
+    probe_every: int = 0
 
     @property
     def columns(self) -> list[str]:
@@ -55,7 +59,8 @@ class Trainer:
         losses = [f"{split}/{key}" for split in splits for key in ("loss", "accuracy")]
         names = self.network.names
         aligned = [key for each in self.references for key in (*columns(names, each), f"{each}/reference_converged")]
-        return ["epoch", *losses, *self._rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else [])]
+        return ["epoch", *losses, *self._rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else []),
+                *(KEYS if self.probe_every else [])]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,8 +79,8 @@ class Trainer:
 
     def last_row(self, done: int) -> int:
         """The last of ``done`` steps that has a row; 0 where none is due yet."""
-        periods = [self.config.log_every, self.steps_per_epoch, self.align_every or self.steps_per_epoch]
-        return done if done == self.steps else max(done // period * period for period in periods)
+        every = [self.config.log_every, self.steps_per_epoch, self.align_every, self.probe_every]
+        return done if done == self.steps else max(done // period * period for period in every if period)
 
     def train(
         self, done: int, tracker: Tracker, checkpoint: Callable[[int], None], stopped: Callable[[], bool]
@@ -89,14 +94,16 @@ class Trainer:
             for step, (x, y) in enumerate(self.batches_after(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0
-                logs = aligns or epoch_ends or step % self.config.log_every == 0
+                probes = self.probe_every > 0 and step % self.probe_every == 0
+                logs = aligns or probes or epoch_ends or step % self.config.log_every == 0
+                regime = self.probe(self.network, x, y) if self.probe and probes else {}
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 start = self._clock(wait=logs)
                 estimate = gradient(self.network, x, y)
                 self._update(estimate, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
-                    row |= self._rates() | self._measures(estimate, y)
+                    row |= self._rates() | self._measures(estimate, y) | regime
                     for name, reference in truth.items():
                         row |= self._alignment(name, estimate, reference)
                     bar.set_postfix(_shown(row), refresh=False)

@@ -11,7 +11,7 @@ import pytest
 
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
-from ebmrun.studies.certify.certificate import Certificate, lines
+from ebmrun.studies.certify.certificate import Certificate, flat, lines
 from ebmrun.studies.certify.study import certify, run
 
 SMALL = ("study=certify", "arch.hidden=[8,6]", "arch.activation=sigmoid", "trainer.batch_size=4",
@@ -143,3 +143,11 @@ def test_the_table_shows_the_parts_of_the_closed_form() -> None:
     now = {line[2:27].strip(): line[27:].split()[0] for line in lines(found) if line.startswith("  ")}
     assert (now["nudge bias"], now["unfinished relaxation"], now["all of it"]) == ("0.17", "0.065", "0.23")
     assert found.verdict.sentence in "\n".join(lines(found))
+
+
+def test_the_table_shows_the_regime_of_the_closed_form() -> None:
+    """H = 1 + h = 1.2, so that steps up to 2 / 1.2 settle, and 0.88^20 of the way is left, 0.88^40 of the energy."""
+    found = certificate("algo=pc", *LINEAR, "nudge.strength=0.2", "precision=float64")
+    now = {line[2:27].strip(): line[27:].split()[0] for line in lines(found) if line.startswith("  ")}
+    assert (now["largest stable step"], now["work done"], now["cosine to one sweep"]) == ("1.67", "99.4%", "1.000000")
+    assert flat(found)["probe/largest_eigenvalue"] == pytest.approx(1.2, rel=1e-9)

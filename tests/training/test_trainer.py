@@ -22,6 +22,7 @@ from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.network import Network
+from ebmrun.theory.probe import KEYS
 from ebmrun.theory.references import Backprop
 from ebmrun.training.checkpoint import load
 from ebmrun.training.summary import show, summarise
@@ -83,6 +84,30 @@ def weights(network: Network) -> tuple[Tensor, Tensor]:
 
 def outputs(w: Tensor, b: Tensor, part: Split, index: Tensor | slice = slice(None)) -> Tensor:
     return part.inputs[index] @ w.T + b
+
+
+def test_the_probe_looks_at_its_own_steps_before_the_update(tmp_path: Path) -> None:
+    """And a resumed training waits for a row of each of them."""
+    seen: list[Tensor] = []
+
+    def look(network: Network, x: Tensor, y: Tensor) -> dict[str, float]:
+        seen.append(weights(network)[0])
+        return {"probe/stable_step": float(len(x))}
+
+    subject = replace(trainer(every=0, log_every=4), probe=look, probe_every=3)
+    first = weights(subject.network)[0]
+    rows, _ = train(subject, tmp_path)
+    assert sorted(rows) == [3, 4, 5, 6, 8, 9, 10]
+    assert {step: row.get("probe/stable_step") for step, row in rows.items()} == {
+        3: 5, 4: None, 5: None, 6: 5, 8: None, 9: 5, 10: None}
+    assert len(seen) == 3 and not torch.equal(seen[0], first)
+    assert set(subject.columns) >= set(KEYS) and not set(trainer().columns) & set(KEYS)
+    assert [subject.last_row(done) for done in (2, 3, 4, 7)] == [0, 3, 4, 6]
+
+
+def test_what_does_not_relax_has_no_regime(tmp_path: Path) -> None:
+    rows, _ = train(replace(trainer(), probe_every=1), tmp_path)
+    assert not any(key in row for row in rows.values() for key in KEYS)
 
 
 def test_it_is_gradient_descent_on_the_mean_cost_of_each_batch(tmp_path: Path) -> None:

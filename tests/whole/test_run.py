@@ -63,3 +63,16 @@ def test_rows_come_when_they_are_asked_for(command: Command) -> None:
     assert command("trainer.max_steps=9", "trainer.log_every=4", "alignment.every=6", "hydra.run.dir=mixed").status == 0
     assert [(row["step"], row["alignment/angle"] != "") for row in rows("mixed")] == [
         ("4", False), ("6", True), ("8", False), ("9", False)]
+
+
+def test_the_probe_tells_backprop_from_what_is_not(command: Command) -> None:
+    short = ("trainer.max_steps=4", "alignment.every=2", "probe.every=2", "arch.activation=tanh")
+    for algo in ("pc", "pc_clamped", "pc_first_step", "bp"):
+        assert command(*short, f"algo={algo}", f"hydra.run.dir={algo}").status == 0
+    assert [row["probe/work_done"] != "" for row in rows("pc")] == [True, True]
+    assert summary("pc")["probe/cosine_to_one_sweep"] > 1 - 1e-6 and summary("pc")["probe/work_done"] > 1 - 1e-4
+    clamped = summary("pc_clamped")  # held against backprop by either key
+    assert abs(clamped["probe/cosine_to_one_sweep"] - clamped["alignment/cosine"]) < 1e-3
+    assert clamped["probe/cosine_to_one_sweep"] < 0.99
+    for algo in ("pc_first_step", "bp"):
+        assert {row[key] for row in rows(algo) for key in row if key.startswith("probe/")} == {""}

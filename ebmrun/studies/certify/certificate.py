@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ebmrun.studies.certify.error_parts import Point
@@ -40,7 +40,8 @@ class Certificate:
     """``knob`` is what tends to 0, ``points`` what was measured as it does, and ``own`` that at its present value.
     ``gain_points`` are those of a falling feedback gain, at the least nudge bias; none where the reference is backprop
     at any gain. ``free_distance`` is that of the free equilibrium from the forward pass, None where it has none.
-    Disagreements are those between the energy's functions, by unit.
+    Disagreements are those between the energy's functions, by unit; ``regime`` is what ``theory.probe`` finds at the
+    present setting.
     """
 
     composition: str
@@ -53,6 +54,7 @@ class Certificate:
     points: list[Point]
     gain_points: list[Point]
     own: Point
+    regime: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def order(self) -> Fit | None:
@@ -103,7 +105,7 @@ def flat(found: Certificate) -> dict[str, float | str]:
     for name, point in ("own", found.own), ("suggestion", found.suggestion):
         if point:
             keys |= {f"{name}/{key}": value for key, value in point.measured.items()}
-    return keys
+    return keys | found.regime
 
 
 def lines(found: Certificate) -> Iterator[str]:
@@ -127,6 +129,11 @@ def lines(found: Certificate) -> Iterator[str]:
         ("round-off", "round_off"), ("all of it", "total"), ("residual, fully relaxed", "residual"),
     ):
         yield f"  {label:<24} " + " ".join(f"{_number(point, key):>12}" for point in columns)
+    for label, key, form in (
+        ("largest stable step", "probe/stable_step", ".3g"), ("work done", "probe/work_done", ".1%"),
+        ("cosine to one sweep", "probe/cosine_to_one_sweep", ".6f"),
+    ):
+        yield f"  {label:<24} {format(found.regime[key], form) if key in found.regime else '-':>12}"
 
 
 def _free(found: Certificate) -> str:

@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ebmrun.errors import RunError
+from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, first_batch
 from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.coordinates import forward_pass
 from ebmrun.theory.learning import EnergyLearning
+from ebmrun.theory.probe import probe
 from ebmrun.theory.references import Backprop, Implicit
 
 Gradient = Float[Tensor, "parameters"]
@@ -135,6 +136,13 @@ class Bench:
             free = settled(learning, steps).settle(network, forward)[0]
         gap = sum(float((a - b).square().sum()) for a, b in zip(free.states, forward.states))
         return math.sqrt(gap / sum(float(b.square().sum()) for b in forward.states))
+
+    def regime(self, learning: EnergyLearning) -> dict[str, float]:
+        """That of a member as asked; empty where it diverges."""
+        try:
+            return probe(learning, *self._as_asked)
+        except Diverged:
+            return {}
 
     def point(self, learning: EnergyLearning, value: float, limit: Gradient, in_parts: bool) -> Point:
         """The errors of a member against its limit, relative to the size of that."""

@@ -97,6 +97,7 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
         points=points,
         gain_points=gain_points,
         own=sweep(learning, knob, [own], True)[0] if reference.settled else Point(own),
+        regime=bench.regime(learning),
     )
 
 
