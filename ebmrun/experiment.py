@@ -99,7 +99,7 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
     if config.relax.frozen and not energy.feedforward:
         raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
                           f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
-    if min(config.nudge.strengths) * cost.curvature <= -1:
+    if not config.nudge.clamps and min(config.nudge.strengths) * cost.curvature <= -1:
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {min(config.nudge.strengths):g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
@@ -109,6 +109,7 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
     """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
     that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
+    An output that is held near its free state is told from it by their digits in any case.
 
     Raises ConfigError where no digit is left of it, and warns below two.
     """
@@ -118,11 +119,12 @@ def require_digits(energy: Energy, depth: int, config: Config) -> None:
                           f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
     held = config.relax.coordinates == "state" or not isinstance(energy, (ExactError, ExactDisplacement))
     floor = info.eps if held else info.tiny
+    least = info.eps if config.nudge.holds else floor
     mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
     strength = min(abs(each) for each in config.nudge.strengths)
-    if not config.relax.frozen and strength < 10 * floor:
+    if not config.relax.frozen and strength < 10 * least:
         raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
-                          f"{config.precision} leaves: use {100 * floor:.1g} or more, {mends}")
+                          f"{config.precision} leaves: use {100 * least:.1g} or more, {mends}")
     drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
     if drowned and gain < 1:
         better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))

@@ -26,6 +26,7 @@ from ebmrun.theory.stencil import Nudge
 STENCILS = {
     "single": ([1.0], [1.0]),
     "one_sided": ([1.0, 0.0], [1.0, -1.0]),
+    "negative": ([-1.0, 0.0], [-1.0, 1.0]),
     "centered": ([1.0, -1.0], [0.5, -0.5]),
     "fourth_order": ([2.0, 1.0, -1.0, -2.0], [-1 / 12, 2 / 3, -2 / 3, 1 / 12]),
     "clamped": ([math.inf, 0.0], [1.0, -1.0]),

@@ -8,7 +8,6 @@ averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023), with h_l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.error import Error
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
+from ebmrun.theory.pulling import pull_of
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import Relaxed, read, relax, warn_of_lost_digits
@@ -47,9 +47,8 @@ class EnergyLearning:
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradients of one batch. Raises Diverged when the relaxation does."""
         free, phase = self.free_equilibrium(network, x)
-        strengths = self.nudge.strengths
-        space = self.coordinates(network, free.repeat(len(strengths)))
-        pull = Pull.stacked(self.cost, y, strengths)
+        space = self.coordinates(network, free.repeat(len(self.nudge.strengths)))
+        pull = pull_of(self.nudge, self.cost, y, free.states[-1])
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
         nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
@@ -82,7 +81,7 @@ class EnergyLearning:
     def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""
         gradients: list[Tensor] = []
-        (nodes, free), examples = self.coefficients, space.free.inputs.shape[0]
+        (nodes, free), examples = self.nudge.coefficients, space.free.inputs.shape[0]
         gains = self.energy.layer_gains(space.network.heights)
         weights = Weights(nodes, free, [-gain / examples for gain in gains])
         for l, message in enumerate(weights.of_layers(at.feedback)):
@@ -93,8 +92,3 @@ class EnergyLearning:
                     parts = [part + more for part, more in zip(parts, affine.gradient(*term))]
                 gradients += parts
         return gradients
-
-    @cached_property
-    def coefficients(self) -> tuple[list[float], float]:
-        """Those of the nudge, which every batch asks for."""
-        return self.nudge.coefficients

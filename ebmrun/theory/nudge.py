@@ -48,7 +48,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class Pull:
-    """How the target pulls on the output: not at all, by a message -lambda dcost/dx_L, or by a clamp (lambda infinite).
+    """How the target pulls on the output: not at all, by a message -lambda dcost/dx_L, or by a clamp (lambda infinite)
+    at the targets.
 
     ``strength`` is lambda: one number, or one a row (batch, 1) where nodes are stacked along the batch axis.
     """

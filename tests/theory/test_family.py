@@ -179,8 +179,9 @@ def test_a_stencil_can_be_written_on_the_command_line():
 
 def test_the_stencils_that_ship_have_the_orders_they_say():
     orders = {name: parts("algo=ep_centered", "energy=predictive", f"nudge={name}").algorithm.nudge.order
-              for name in ("single", "one_sided", "centered", "fourth_order", "clamped")}
-    assert orders == {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4, "clamped": None}
+              for name in (path.stem for path in (CONF / "nudge").glob("*.yaml"))}
+    assert orders == {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "clamped": None,
+                      "coupled": 1, "coupled_negative": 1, "coupled_centered": 2}
 
 
 def test_an_energy_of_ones_own_needs_its_value_alone():
@@ -206,6 +207,9 @@ def test_an_energy_of_ones_own_needs_its_value_alone():
     (["algo=chl", "arch.output=softmax", "cost=squared_error"], ["arch.output=softmax", "SquaredError"]),
     (["algo=chl", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
     (["algo=chl", "cost=cross_entropy"], ["arch.output=identity", "CrossEntropy"]),
+    (["algo=ep", "nudge=coupled", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
+    (["algo=ep", "nudge=coupled", "nudge.strength=1e-7"], ["nudge.strength=1e-07", "float32", "1e-05"]),
+    (["algo=ep", "nudge=clamped", "nudge.holds=true"], ["nudge.holds=True", "nudge=clamped"]),
     (["algo=pc", "arch.output=tanh", "cost=cross_entropy"], ["cross_entropy", "Tanh", "arch.output"]),
     (["algo=pc", "energy._target_=networks.Contradictory"], ["Contradictory.feedback", "value()"]),
     (["algo=pc", "arch._target_=networks.batch_normed"], ["layer1", "BatchNorm"]),
@@ -222,9 +226,10 @@ def test_what_cannot_be_is_refused_with_its_name_and_a_mend(overrides, said):
 
 @pytest.mark.parametrize("name, output, cost", [
     ("chl", "softmax", "cross_entropy"), ("chl", "identity", "squared_error"), ("pc_clamped", "tanh", "squared_error"),
+    ("ep nudge=coupled_centered nudge.strength=1.0", "identity", "squared_error"),  # where a pull has no minimum
 ])
 def test_clamping_is_welcome_where_it_follows_the_cost(name, output, cost):
-    assert parts(f"algo={name}", f"arch.output={output}", f"cost={cost}").algorithm.nudge.clamps
+    assert parts(*f"algo={name}".split(), f"arch.output={output}", f"cost={cost}").algorithm.nudge.clamps
 
 
 def test_clamped_softmax_follows_cross_entropy_as_the_gain_falls():
