@@ -69,6 +69,9 @@ def build(cfg: DictConfig) -> Parts:
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
+    if config.nudge.random_sign and not isinstance(algorithm, EnergyLearning):
+        raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
+                          "nudges nothing: leave it out, or use algo=ep")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
@@ -99,8 +102,8 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
     if config.relax.frozen and not energy.feedforward:
         raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
                           f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
-    if not config.nudge.clamps and min(config.nudge.strengths) * cost.curvature <= -1:
-        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {min(config.nudge.strengths):g}, where "
+    if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
     return EnergyLearning(energy, config.nudge, config.relax, cost)

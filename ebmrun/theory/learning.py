@@ -21,7 +21,7 @@ from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.error import Error
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
-from ebmrun.theory.pulling import pull_of
+from ebmrun.theory.pulling import Signs, pull_of, signed
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import Relaxed, read, relax, warn_of_lost_digits
@@ -44,17 +44,18 @@ class EnergyLearning:
         return Prediction(free.states[-1], phase.converged if phase else None)
 
     @torch.no_grad()
-    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """The gradients of one batch. Raises Diverged when the relaxation does."""
+    def estimate(self, network: Network, x: Batch, y: Output, signs: Signs | None = None) -> Estimate:
+        """The gradients of one batch, with signs of its examples for a nudge that draws them. Raises Diverged when the
+        relaxation does."""
         free, phase = self.free_equilibrium(network, x)
         space = self.coordinates(network, free.repeat(len(self.nudge.strengths)))
-        pull = pull_of(self.nudge, self.cost, y, free.states[-1])
+        pull = pull_of(self.nudge, self.cost, y, free.states[-1], signs)
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
         nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
         went = nudged.after(phase) if phase else nudged
-        gradients = self.learning_rule(space, read(space, nudged, self.relaxation))
+        gradients = self.learning_rule(space, read(space, nudged, self.relaxation), signs)
         return Estimate(gradients, free.states[-1], went.steps, went.residual, went.converged)
 
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[FreeEquilibrium, Relaxed | None]:
@@ -78,7 +79,7 @@ class EnergyLearning:
             return State(network, self.energy, free)
         return (Error if self.energy.feedforward else Displacement)(network, self.energy, free)
 
-    def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
+    def learning_rule(self, space: Coordinates, at: Step, signs: Signs | None = None) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""
         gradients: list[Tensor] = []
         (nodes, free), examples = self.nudge.coefficients, space.free.inputs.shape[0]
@@ -86,7 +87,8 @@ class EnergyLearning:
         weights = Weights(nodes, free, [-gain / examples for gain in gains])
         for l, message in enumerate(weights.of_layers(at.feedback)):
             for edge, affine in space.network.learned[l]:
-                term, *others = space.terms(l, edge, message, at.signals, at.drives[l], weights)
+                terms = space.terms(l, edge, message, at.signals, at.drives[l], weights)
+                term, *others = terms if signs is None else signed(terms, signs)
                 parts = affine.gradient(*term)
                 for term in others:
                     parts = [part + more for part, more in zip(parts, affine.gradient(*term))]

@@ -20,6 +20,9 @@ class Nudge:
     """Nodes and weights in units of the strength, and whether the output is held there rather than pulled. Raises
     ConfigError unless they form a first derivative.
 
+    With ``random_sign`` each example draws a sign s at each step of a training and takes the nodes s * node_k with the
+    weights s * weight_k, a derivative as well; in the mean over both signs every even moment is 0.
+
     The strength has no effect where every node is 0 or infinite.
     """
 
@@ -27,6 +30,7 @@ class Nudge:
     weights: list[float] = field(default_factory=lambda: [1.0])
     strength: float = 1.0
     holds: bool = False
+    random_sign: bool = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
@@ -49,6 +53,10 @@ class Nudge:
         if not math.isclose(self.moment(1), 1, abs_tol=1e-9):
             raise ConfigError(f"nudge.weights={self.weights} on nudge.nodes={self.nodes} estimate {self.moment(1):g} "
                               "times the derivative: scale the weights so that sum(weights * nodes) is 1")
+        mirrored = {(-node, -weight) for node, weight in zip(self.nodes, self.weights)}
+        if self.random_sign and (self.infinite or mirrored == set(zip(self.nodes, self.weights))):
+            raise ConfigError(f"nudge.random_sign={self.random_sign} has no use on nudge.nodes={self.nodes}, "
+                              "which have no other side: leave it out, or take nudge=one_sided, negative or coupled")
 
     @property
     def infinite(self) -> bool:
@@ -79,6 +87,11 @@ class Nudge:
             return None
         size = max(map(abs, self.nodes))  # the moment of order m grows as its power m - 1
         return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
+
+    @property
+    def lowest(self) -> float:
+        """The lowest strength of any example."""
+        return min(*self.strengths, *(-each for each in self.strengths if self.random_sign), math.inf)
 
     @cached_property
     def strengths(self) -> list[float]:

@@ -64,7 +64,7 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
     trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                       config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
-                      schedule(cfg, config, steps))
+                      schedule(cfg, config, steps), random_sign=config.nudge.random_sign)
     if config.trainer.patience is None:
         return trainer
     if not parts.dataset.val:

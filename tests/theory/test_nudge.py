@@ -127,6 +127,15 @@ def test_only_what_clamps_holds():
         Nudge([math.inf, 0.0], [1.0, -1.0], holds=True)
 
 
+def test_signs_need_another_side():
+    """A stencil that is its own mirror image, and a clamp, which has none; the lowest strength counts both sides."""
+    for name in ("centered", "fourth_order", "coupled_centered", "clamped"):
+        with pytest.raises(ConfigError, match="nudge.random_sign=True has no use on nudge.nodes=.*one_sided"):
+            shipped(name, random_sign=True)
+    assert (shipped("one_sided").lowest, shipped("one_sided", random_sign=True).lowest) == (0.1, -0.1)
+    assert (shipped("fourth_order").lowest, shipped("clamped").lowest) == (-0.2, math.inf)
+
+
 # ---- sums over nodes
 
 @pytest.mark.parametrize("name", [*ORDERS, "clamped"])

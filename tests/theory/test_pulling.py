@@ -15,6 +15,8 @@ from networks import (
     gradient_at,
     internal_energy,
     member,
+    random_cnn,
+    random_diamond,
     random_mlp,
     random_skip,
     slope,
@@ -23,6 +25,7 @@ from networks import (
 from torch import Tensor
 from torch.autograd.functional import hessian
 
+from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import activation
 from ebmrun.theory.affine import Linear
 from ebmrun.theory.cost import SquaredError
@@ -157,6 +160,50 @@ def test_the_whole_way_to_the_target_is_clamping(energy):
                      for nudge in (coupled("coupled", 1.0), stencil("clamped")))
     assert distance(ours, clamped) < 1e-10
 
+
+# ---- a sign for each example
+
+def one_sided(holds: bool, **changes: bool) -> Nudge:
+    return Nudge([1.0, 0.0], [1.0, -1.0], 0.2, holds, **changes)
+
+
+@pytest.mark.parametrize("coordinates", ["state", "error"])
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize("net, energy", [
+    (random_mlp, Hopfield(0.8)), (random_mlp, Predictive()), (random_cnn, Lifted()), (random_diamond, Hopfield(0.5)),
+])
+def test_each_example_is_nudged_by_its_own_sign(net, energy, holds, coordinates):
+    """The mean over examples, each alone under the nudge of its sign."""
+    network = net(activation="sigmoid")
+    x, y = batch(network, 3)
+    signs = torch.tensor([[1.0], [-1.0], [-1.0]], dtype=x.dtype)
+    tight = {"coordinates": coordinates, "tol": 1e-11}
+    sides = {1.0: one_sided(holds), -1.0: Nudge([-1.0, 0.0], [-1.0, 1.0], 0.2, holds)}
+    alone = [member(energy, sides[float(sign)], network, **tight).estimate(network, x[[i]], y[[i]]).gradients
+             for i, sign in enumerate(signs)]
+    expected = [sum(parts) / len(x) for parts in zip(*alone)]
+    found = member(energy, one_sided(holds, random_sign=True), network, **tight).estimate(network, x, y, signs)
+    assert found.converged and distance(found.gradients, expected) < 1e-8
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_the_mean_over_both_signs_is_the_centered_estimate(holds):
+    network = random_mlp()
+    x, y = batch(network)
+    signs = (torch.arange(len(x), dtype=x.dtype)[:, None] % 2) * 2 - 1
+    learning = member(Hopfield(), one_sided(holds, random_sign=True), network)
+    a, b = (learning.estimate(network, x, y, each).gradients for each in (signs, -signs))
+    centered = member(Hopfield(), Nudge([1.0, -1.0], [0.5, -0.5], 0.2, holds), network).estimate(network, x, y)
+    assert distance([(p + q) / 2 for p, q in zip(a, b)], centered.gradients) < 1e-9
+
+
+def test_no_sign_is_made_up():
+    network = random_mlp()
+    with pytest.raises(ConfigError, match="nudge.random_sign=True .* leave it out"):
+        member(Hopfield(), one_sided(False, random_sign=True), network).estimate(network, *batch(network))
+
+
+# ---- the pull itself
 
 def test_where_the_output_is_held():
     free, y = torch.tensor([[1.0, 3.0], [0.0, 2.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
