@@ -28,6 +28,7 @@ from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.network_contract import require_affine, require_owned
+from ebmrun.theory.recurrent import RecurrentBackprop
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.schedule import Schedule
 from ebmrun.training.uncompiled import without_compiler
@@ -89,24 +90,36 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
     return Backprop(cost)
 
 
-def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
-    """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+def recurrent_backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> RecurrentBackprop:
+    """``algo.build`` of recurrent backpropagation, truncated to ``algo.steps`` where that is a number."""
+    return RecurrentBackprop(settling(cfg, config, network, cost), cfg.algo.get("steps"))
+
+
+def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
+    """What settles in a free equilibrium: checks that energy, network and relaxation fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
     contract.require_consistent(energy, network.named_activations)
+    if config.relax.frozen and not energy.feedforward:
+        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
+                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
+    return EnergyLearning(energy, config.nudge, config.relax, cost)
+
+
+def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
+    """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+    learning = settling(cfg, config, network, cost)
+    energy = learning.energy
     if config.nudge.clamps:
         contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.nudge.needs_no_free_gradient and not energy.feedforward:
         raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
                           f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
                           "nudge=one_sided or centered")
-    if config.relax.frozen and not energy.feedforward:
-        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
-                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
     if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
-    return EnergyLearning(energy, config.nudge, config.relax, cost)
+    return learning
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
@@ -142,7 +155,7 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
     if wanted in ("backprop", "both"):
         found["alignment"] = Backprop(parts.cost)
     if wanted in ("implicit", "both"):
-        learning = energy_learning(cfg, parts.config, parts.network, parts.cost)
+        learning = settling(cfg, parts.config, parts.network, parts.cost)
         found["alignment" if wanted == "implicit" else "alignment_implicit"] = Implicit(learning)
     return found
 

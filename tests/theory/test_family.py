@@ -23,8 +23,8 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 
 PRESETS = ["bp", "pc", "pc_weak_feedback", "pc_first_step", "pc_fixed_prediction", "pc_clamped", "ep", "ep_centered",
-           "chl", "lifted"]
-FAMILY = PRESETS[1:]
+           "chl", "lifted", "rbp", "tbp"]
+FAMILY = PRESETS[1:-2]  # those that nudge
 RANDOM = ["precision=float64", "arch.hidden=[16,12,10]", "arch.activation=tanh", "device=cpu"]
 TIGHT = ["relax.tol=1e-12", "relax.max_steps=3000"]
 
@@ -123,6 +123,28 @@ def test_equilibrium_propagation_tends_to_the_implicit_gradient(name, order, str
     assert error(built, Implicit(built.algorithm)) > 0.01  # which is not backprop's at full feedback
 
 
+@pytest.mark.parametrize("name, overrides", [("rbp", []), ("tbp", ["algo.steps=1000"])])
+def test_recurrent_backpropagation_is_the_implicit_gradient(name, overrides):
+    built = parts(f"algo={name}", *overrides, *RANDOM, *TIGHT)
+    assert error(built, reference=Implicit(built.algorithm.learning)) < 1e-9
+
+
+def test_truncated_backpropagation_is_on_its_way_there():
+    built = parts("algo=tbp", *RANDOM, *TIGHT)
+    reference, (x, y) = Implicit(built.algorithm.learning), examples(built)
+    truth = reference.estimate(built.network, x, y).gradients
+    found = [distance(replace(built.algorithm, steps=k).estimate(built.network, x, y).gradients, truth)
+             for k in (4, built.algorithm.steps, 60)]
+    assert found[0] > found[1] > found[2]
+
+
+@pytest.mark.parametrize("name", ["rbp", "tbp"])
+def test_recurrent_backpropagation_takes_any_energy_and_asks_for_no_nudge(name):
+    for energy in ("predictive", "lifted", "hopfield"):
+        learning = parts(f"algo={name}", f"energy={energy}", "nudge=single", "relax.tol=1e-5").algorithm.learning
+        assert learning.relaxation.tol == 1e-5
+
+
 def test_prospective_configuration_is_not_backprop():
     assert error(parts("algo=pc_clamped", *RANDOM, *TIGHT)) > 0.05
 
@@ -207,6 +229,9 @@ def test_an_energy_of_ones_own_needs_its_value_alone():
     (["algo=chl", "arch.output=softmax", "cost=squared_error"], ["arch.output=softmax", "SquaredError"]),
     (["algo=chl", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
     (["algo=chl", "cost=cross_entropy"], ["arch.output=identity", "CrossEntropy"]),
+    (["algo=tbp", "algo.steps=0"], ["algo.steps=0", "1 or more", "algo=rbp"]),
+    (["algo=rbp", "relax=frozen"], ["relax.frozen=True", "Hopfield"]),
+    (["algo=rbp", "nudge.random_sign=true"], ["nudge.random_sign=True", "algo=rbp", "leave it out"]),
     (["algo=bp", "nudge.random_sign=true"], ["nudge.random_sign=True", "algo=bp", "leave it out"]),
     (["algo=ep_centered", "nudge.random_sign=true"], ["nudge.random_sign=True", "[1.0, -1.0]", "nudge=one_sided"]),
     (["algo=chl", "nudge.random_sign=true"], ["nudge.random_sign=True", "nudge=one_sided"]),
