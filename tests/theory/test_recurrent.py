@@ -100,6 +100,14 @@ def test_it_relaxes_and_solves_to_the_tolerance_of_the_run():
     assert not recurrent(network, Hopfield(), tol=1e-6, max_steps=3).estimate(network, x, y).converged
 
 
+def test_the_linear_system_alone_is_solved_to_the_tolerance_of_the_run():
+    """Where nothing has to settle, the residual is that of the system."""
+    network = random_mlp()
+    for tol in (1e-2, 1e-5):
+        found = recurrent(network, Predictive(), tol=tol).estimate(network, *batch(network))
+        assert found.converged and 1e-4 * tol < found.residual <= 10 * tol
+
+
 def test_steps_that_do_not_settle_are_said_so():
     """Synchronous steps of predictive coding diverge where weights are large."""
     network = random_mlp()
