@@ -7,7 +7,7 @@ DATA := $(or $(EBMRUN_DATA),data)
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce lint clean
+.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce rules lint clean
 .PHONY: mnist-is-there
 .DEFAULT_GOAL := help
 
@@ -60,6 +60,17 @@ reproduce: $(VENV)/ready-to-test  ## the paper's figures and the unification, in
 	$(BIN)/ebmrun study=unification logger=csv hydra.run.dir=outputs/unification
 	$(BIN)/python scripts/figure_paper.py outputs/paper results/paper
 	$(BIN)/python scripts/figure_unification.py outputs/unification results/unification
+
+RULES = dataset=mnist trainer.epochs=3 alignment.every=50 alignment.reference=both $(FIVE)
+
+rules: mnist-is-there $(VENV)/ready-to-test  ## nine learning rules on MNIST, into results/rules
+	rm -rf outputs/rules
+	$(BIN)/ebmrun -m algo=ep nudge=clamped,one_sided,negative,centered,coupled,coupled_negative,coupled_centered \
+	    nudge.strength=0.25 $(RULES) hydra.sweep.dir=outputs/rules/contrasts
+	$(BIN)/ebmrun -m algo=ep nudge=one_sided nudge.random_sign=true nudge.strength=0.25 $(RULES) \
+	    hydra.sweep.dir=outputs/rules/random_sign
+	$(BIN)/ebmrun -m algo=tbp,rbp $(RULES) hydra.sweep.dir=outputs/rules/backprop
+	$(BIN)/python scripts/table_rules.py results/rules outputs/rules/*/
 
 lint: $(VENV)/ready-to-test  ## check style and types
 	$(BIN)/ruff check .

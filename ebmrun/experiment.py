@@ -28,6 +28,7 @@ from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.network_contract import require_affine, require_owned
+from ebmrun.theory.recurrent import RecurrentBackprop
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.schedule import Schedule
 from ebmrun.training.uncompiled import without_compiler
@@ -69,6 +70,9 @@ def build(cfg: DictConfig) -> Parts:
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
+    if config.nudge.random_sign and not isinstance(algorithm, EnergyLearning):
+        raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
+                          "nudges nothing: leave it out, or use algo=ep")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
@@ -86,29 +90,42 @@ def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> B
     return Backprop(cost)
 
 
-def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
-    """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+def recurrent_backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> RecurrentBackprop:
+    """``algo.build`` of recurrent backpropagation, truncated to ``algo.steps`` where that is a number."""
+    return RecurrentBackprop(settling(cfg, config, network, cost), cfg.algo.get("steps"))
+
+
+def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
+    """What settles in a free equilibrium: checks that energy, network and relaxation fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
     contract.require_consistent(energy, network.named_activations)
+    if config.relax.frozen and not energy.feedforward:
+        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
+                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
+    return EnergyLearning(energy, config.nudge, config.relax, cost)
+
+
+def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
+    """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+    learning = settling(cfg, config, network, cost)
+    energy = learning.energy
     if config.nudge.clamps:
         contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.nudge.needs_no_free_gradient and not energy.feedforward:
         raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
                           f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
                           "nudge=one_sided or centered")
-    if config.relax.frozen and not energy.feedforward:
-        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
-                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
-    if min(config.nudge.strengths) * cost.curvature <= -1:
-        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {min(config.nudge.strengths):g}, where "
+    if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
-    return EnergyLearning(energy, config.nudge, config.relax, cost)
+    return learning
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
     """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
     that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
+    An output that is held near its free state is told from it by their digits in any case.
 
     Raises ConfigError where no digit is left of it, and warns below two.
     """
@@ -118,11 +135,12 @@ def require_digits(energy: Energy, depth: int, config: Config) -> None:
                           f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
     held = config.relax.coordinates == "state" or not isinstance(energy, (ExactError, ExactDisplacement))
     floor = info.eps if held else info.tiny
+    least = info.eps if config.nudge.holds else floor
     mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
     strength = min(abs(each) for each in config.nudge.strengths)
-    if strength < 10 * floor:
+    if strength < 10 * least:
         raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
-                          f"{config.precision} leaves: use {100 * floor:.1g} or more, {mends}")
+                          f"{config.precision} leaves: use {100 * least:.1g} or more, {mends}")
     drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
     if drowned and gain < 1:
         better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))
@@ -137,7 +155,7 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
     if wanted in ("backprop", "both"):
         found["alignment"] = Backprop(parts.cost)
     if wanted in ("implicit", "both"):
-        learning = energy_learning(cfg, parts.config, parts.network, parts.cost)
+        learning = settling(cfg, parts.config, parts.network, parts.cost)
         found["alignment" if wanted == "implicit" else "alignment_implicit"] = Implicit(learning)
     return found
 

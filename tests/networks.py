@@ -26,6 +26,7 @@ from ebmrun.theory.stencil import Nudge
 STENCILS = {
     "single": ([1.0], [1.0]),
     "one_sided": ([1.0, 0.0], [1.0, -1.0]),
+    "negative": ([-1.0, 0.0], [-1.0, 1.0]),
     "centered": ([1.0, -1.0], [0.5, -0.5]),
     "fourth_order": ([2.0, 1.0, -1.0, -2.0], [-1 / 12, 2 / 3, -2 / 3, 1 / 12]),
     "clamped": ([math.inf, 0.0], [1.0, -1.0]),
@@ -238,6 +239,28 @@ def plain_relaxation(
     gaps = [float((aim - old).detach().norm()) for aim, old in zip(aims, before)]
     away = [float((new - old).detach().norm()) for new, old in zip(states, start)]
     return states, max(g / a if a else float(g > 0) for g, a in zip(gaps, away))
+
+
+def hopfield_step(network: Network, gain: float, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+    """x_l = f_l(a_l + t_l) for all layers at once, t_l = gamma^h_l d/dx_l sum_m gamma^-h_m <a_m, x_m> by autograd; that
+    holds the x_m, and the pieces of the maps."""
+    height, below = heights(network), [s.detach().requires_grad_() for s in states]
+    sent = sum(gain**-h * (drive(edges, x, below) * s).sum() for h, edges, s in zip(height, network.edges, states))
+    heard = torch.autograd.grad(sent, below, create_graph=True, allow_unused=True, materialize_grads=True)
+    return [f(drive(edges, x, states) + gain**h * t)
+            for h, edges, f, t in zip(height, network.edges, network.activations, heard)]
+
+
+def pair(weight: float) -> Network:
+    """Two units without biases: x_1 = tanh(weight x_2), x_2 = weight x_1 at input 0."""
+    maps = [Linear((1,), 1), Linear((1,), 1)]
+    layers = [Layer([(0, maps[0])], activation_of("tanh")), Layer([(1, maps[1])], activation_of("identity"))]
+    network = Network(layers).double()
+    with torch.no_grad():
+        for affine in maps:
+            affine.weight.fill_(weight)
+            affine.bias.zero_()
+    return network
 
 
 # Parts of a user's own, good and bad, for configurations to name.

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from ebmrun.config import dtype_of, resolved
 from ebmrun.data.sets import batches
+from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, energy_learning
 from ebmrun.files import replace as new_file
 from ebmrun.theory.coordinates import Coordinates, summed
@@ -238,8 +239,12 @@ def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=paper``. The summary holds the ends of F1 and F5."""
+    """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength."""
     parts = build(cfg)
+    if parts.config.nudge.clamps or parts.config.nudge.random_sign:
+        raise ConfigError(f"nudge.nodes={parts.config.nudge.nodes} with nudge.holds={parts.config.nudge.holds} and "
+                          f"nudge.random_sign={parts.config.nudge.random_sign} have no message of one strength, which "
+                          "study=paper follows: use nudge=single or centered")
     seeds = range(parts.config.seed, parts.config.seed + cfg.study.initialisations)
     steps, strengths = by_step(cfg, parts, seeds), by_strength(cfg, parts, seeds, cfg.study.strengths)
     with Tracker(run_dir, resolved(cfg), parts.config.logger, list(steps[0]), None, overrides) as tracker:

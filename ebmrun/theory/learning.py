@@ -2,8 +2,7 @@
 
     g_l = sum_k w_k dI/dtheta_l at x*(lambda_k),      dI/dtheta_l = -gamma^-h_l (dA_l/dtheta_l)^T feedback(x_l, a_l)
 
-averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023), with h_l the longest way from
-layer l to the output.
+averaged over the batch (Scellier & Bengio 2017; Millidge et al. 2023); h_l is the longest way from l to the output.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.error import Error, RelativeError
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
+from ebmrun.theory.pulling import Signs, pull_of, signed
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import Relaxed, read, relax, warn_of_lost_digits
@@ -44,16 +44,17 @@ class EnergyLearning:
         return Prediction(free.states[-1], phase.converged if phase else None)
 
     @torch.no_grad()
-    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """The gradients of one batch. Raises Diverged when the relaxation does."""
+    def estimate(self, network: Network, x: Batch, y: Output, signs: Signs | None = None) -> Estimate:
+        """The gradients of one batch, with signs of its examples for a nudge that draws them. Raises Diverged when the
+        relaxation does."""
         free, phase = self.free_equilibrium(network, x)
-        space, pull = self.around(network, free, y)
+        space, pull = self.around(network, free, y, signs)
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
         nudged = relax(space, pull, how, how.max_steps)
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
         went = nudged.after(phase) if phase else nudged
-        gradients = self.learning_rule(space, read(space, nudged, self.relaxation))
+        gradients = self.learning_rule(space, read(space, nudged, self.relaxation), signs)
         return Estimate(gradients, free.states[-1], went.steps, went.residual, went.converged)
 
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[FreeEquilibrium, Relaxed | None]:
@@ -71,10 +72,12 @@ class EnergyLearning:
         feedback = [space.feedback(l, state, drives[l]) for l, state in enumerate(states)]
         return FreeEquilibrium(forward.inputs, states, drives, messages, feedback), phase
 
-    def around(self, network: Network, free: FreeEquilibrium, y: Output) -> tuple[Coordinates, Pull]:
+    def around(
+        self, network: Network, free: FreeEquilibrium, y: Output, signs: Signs | None = None
+    ) -> tuple[Coordinates, Pull]:
         """What moves around a free equilibrium, and what pulls on it, with all nodes along the batch axis."""
-        strengths = self.nudge.strengths
-        return self.coordinates(network, free.repeat(len(strengths))), Pull.stacked(self.cost, y, strengths)
+        space = self.coordinates(network, free.repeat(len(self.nudge.strengths)))
+        return space, pull_of(self.nudge, self.cost, y, free.states[-1], signs)
 
     def coordinates(self, network: Network, free: FreeEquilibrium) -> Coordinates:
         """The coordinates that the nudged phase moves in."""
@@ -84,15 +87,15 @@ class EnergyLearning:
             return Displacement(network, self.energy, free)
         return (RelativeError if True in network.pools else Error)(network, self.energy, free)
 
-    def learning_rule(self, space: Coordinates, at: Step) -> list[Tensor]:
+    def learning_rule(self, space: Coordinates, at: Step, signs: Signs | None = None) -> list[Tensor]:
         """g_l from the signals and the feedback of all nodes, which are stacked along the batch axis."""
         gradients: list[Tensor] = []
         (nodes, free), examples = self.nudge.coefficients, space.free.inputs.shape[0]
-        gains = self.energy.layer_gains(space.network.heights)
-        weights = Weights(nodes, free, [-gain / examples for gain in gains])
+        weights = Weights(nodes, free, [-gain / examples for gain in self.energy.layer_gains(space.network.heights)])
         for l, message in enumerate(weights.of_layers(at.feedback)):
             for edge, affine in space.network.learned[l]:
-                term, *others = space.terms(l, edge, message, at.signals, at.drives[l], weights)
+                terms = space.terms(l, edge, message, at.signals, at.drives[l], weights)
+                term, *others = terms if signs is None else signed(terms, signs)
                 parts = affine.gradient(*term)
                 for term in others:
                     parts = [part + more for part, more in zip(parts, affine.gradient(*term))]

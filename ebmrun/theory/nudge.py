@@ -81,10 +81,6 @@ class Pull:
         itself where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way solves that."""
         return 1 / (1 + self.strength * self.cost.curvature) if self.cost.curvature else 1.0
 
-    def energy(self, x: Output) -> Float[Tensor, "batch"]:
-        """lambda cost(x, y), what a finite nudge adds to the energy."""
-        return (self.cost.value(x, self.targets)[:, None] * self.strength)[:, 0]
-
     def message(self, x: Output) -> Output:
         """t_L = -lambda dcost/dx at x."""
         return torch.zeros_like(x) if self.rests else self.cost.gradient(x, self.targets) * -self.strength

@@ -77,7 +77,8 @@ class Curved:
             self.drives, signals = ascend(space, states, space.start()[1])
             self.parts = [gain * space.energy.value(x, drive.a, f).sum()
                           for gain, x, drive, f in zip(self.gains, states, self.drives, space.activations)]
-            whole = self.parts if pull.clamps else [*self.parts, pull.energy(states[-1]).sum()]
+            added = (pull.cost.value(states[-1], pull.targets)[:, None] * pull.strength).sum()
+            whole = self.parts if pull.clamps else [*self.parts, added]
             energy = torch.stack(whole).sum()
         self.energy, self.moving = float(energy), states[: len(states) - pull.clamps]
         self.slopes = torch.autograd.grad(energy, self.moving, create_graph=True)

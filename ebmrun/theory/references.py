@@ -25,6 +25,7 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import descend
+from ebmrun.theory.solver import Relaxed
 
 Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Output = Float[Tensor, "batch classes"]
@@ -69,21 +70,13 @@ class Implicit:
 
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         """The gradient of the mean cost at the free equilibrium. Raises Diverged where it has none."""
-        eps = torch.finfo(x.dtype).eps
-        how = replace(self.learning.relaxation, frozen=False, order="sweep", step_size=1.0, tol=eps**0.75,
-                      max_steps=1000, free_steps=None)
-        try:
-            with torch.no_grad():
-                free, phase = replace(self.learning, relaxation=how).free_equilibrium(network, x)
-        except Diverged as error:  # which names the reference's own step size, that no key of a run sets
-            raise Diverged("the implicit reference found no free equilibrium, its relaxation diverged: use "
-                           "alignment.reference=backprop, or a smaller energy.feedback_gain or optim.lr") from error
+        free, phase = self._free(network, x)
         states = [state.detach().requires_grad_() for state in free.states]
         with torch.enable_grad():
             image = self._step(network, free, states)
             pull = torch.autograd.grad(self.learning.cost.value(states[-1], y).mean(), states, allow_unused=True,
                                        materialize_grads=True)
-            adjoint, residual, converged = self._solve(image, states, pull, tolerance=eps**0.75)
+            adjoint, residual, converged = self._solve(image, states, pull)
             gradients = torch.autograd.grad(image, network.weights, adjoint, allow_unused=True, materialize_grads=True)
         return Estimate(
             list(gradients),
@@ -93,6 +86,17 @@ class Implicit:
             converged and (phase is None or bool(phase.converged)),
         )
 
+    def _free(self, network: Network, x: Batch) -> tuple[FreeEquilibrium, Relaxed | None]:
+        """The free equilibrium to nearly all digits, whatever the relaxation of the run, and how it was reached."""
+        how = replace(self.learning.relaxation, frozen=False, order="sweep", step_size=1.0, tol=tightest(x),
+                      max_steps=1000, free_steps=None)
+        try:
+            with torch.no_grad():
+                return replace(self.learning, relaxation=how).free_equilibrium(network, x)
+        except Diverged as error:  # which names the reference's own step size, that no key of a run sets
+            raise Diverged("the implicit reference found no free equilibrium, its relaxation diverged: use "
+                           "alignment.reference=backprop, or a smaller energy.feedback_gain or optim.lr") from error
+
     def _step(self, network: Network, free: FreeEquilibrium, states: Sequence[Batch]) -> list[Batch]:
         """Phi: every state's answer to its drive and to the messages from above."""
         space = State(network, self.learning.energy, free)
@@ -101,14 +105,13 @@ class Implicit:
         pull = Pull(self.learning.cost, states[-1], 0.0)
         return descend(space, states, drives, signals, pull, False, [1.0] * len(states)).answers
 
-    @staticmethod
     def _solve(
-        image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch], tolerance: float
+        self, image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch]
     ) -> tuple[list[Batch], float, bool]:
         """v, the relative residual of its system, and whether that met the tolerance."""
         from scipy.sparse.linalg import LinearOperator, gmres  # which few runs need, and all would wait for
 
-        sizes = [state.numel() for state in states]
+        sizes, tolerance = [state.numel() for state in states], self._tolerance(states[-1])
 
         def flat(parts: Sequence[Batch]) -> np.ndarray:
             return torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
@@ -118,9 +121,7 @@ class Implicit:
             return [piece.to(state).view_as(state) for piece, state in zip(pieces, states)]
 
         def product(vector: np.ndarray) -> np.ndarray:
-            back = torch.autograd.grad(image, states, parts(vector), retain_graph=True, allow_unused=True,
-                                       materialize_grads=True)
-            return vector - flat(back)
+            return vector - flat(pulled_back(image, states, parts(vector)))
 
         right = flat(pull)
         operator = LinearOperator((len(right), len(right)), matvec=product, dtype=np.float64)
@@ -131,3 +132,17 @@ class Implicit:
             raise Diverged("the implicit gradient is no number: the free equilibrium has no finite derivative there, "
                            "use alignment.reference=backprop or a smaller optim.lr")
         return parts(solution), residual, residual <= 10 * tolerance
+
+    def _tolerance(self, x: Batch) -> float:
+        """Of the linear system."""
+        return tightest(x)
+
+
+def tightest(x: Batch) -> float:
+    """The smallest tolerance that the digits of these numbers allow for."""
+    return float(torch.finfo(x.dtype).eps ** 0.75)
+
+
+def pulled_back(image: Sequence[Batch], states: Sequence[Batch], v: Sequence[Batch]) -> tuple[Batch, ...]:
+    """(dPhi/dx)^T v."""
+    return torch.autograd.grad(image, states, v, retain_graph=True, allow_unused=True, materialize_grads=True)

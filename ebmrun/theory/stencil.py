@@ -3,19 +3,25 @@
     g = sum_k w_k dI/dtheta at the equilibrium of  F_k = I + lambda_k cost
 
 with lambda_k = strength * node_k and w_k = weight_k / strength; a node at infinity clamps the output to its target.
+A nudge that ``holds`` clamps it on the way there instead, at (1 - lambda_k) free + lambda_k target (Stern et al. 2021).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ebmrun.errors import ConfigError
 
 
 @dataclass
 class Nudge:
-    """Nodes and weights in units of the strength. Raises ConfigError unless they form a first derivative.
+    """Nodes and weights in units of the strength, and whether the output is held there rather than pulled. Raises
+    ConfigError unless they form a first derivative.
+
+    With ``random_sign`` each example draws a sign s at each step of a training and takes the nodes s * node_k with the
+    weights s * weight_k, a derivative as well; in the mean over both signs every even moment is 0.
 
     The strength has no effect where every node is 0 or infinite.
     """
@@ -23,6 +29,8 @@ class Nudge:
     nodes: list[float] = field(default_factory=lambda: [1.0])
     weights: list[float] = field(default_factory=lambda: [1.0])
     strength: float = 1.0
+    holds: bool = False
+    random_sign: bool = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
@@ -36,21 +44,33 @@ class Nudge:
                               "infinity (.inf in a file, inf in a shell)")
         if not all(math.isfinite(w) and w != 0 for w in self.weights):
             raise ConfigError(f"nudge.weights={self.weights} must be finite and other than 0: leave out unused nodes")
-        if self.clamps and any(math.isfinite(n) and n != 0 for n in self.nodes):
+        if self.infinite and self.holds:
+            raise ConfigError(f"nudge.holds={self.holds} holds the output on its way to the target, where nudge.nodes="
+                              f"{self.nodes} have no place: use finite nodes, or nudge=clamped")
+        if self.infinite and any(math.isfinite(n) and n != 0 for n in self.nodes):
             raise ConfigError(f"nudge.nodes={self.nodes} mix clamping (.inf) with finite nudges: use "
                               "infinity (.inf in a file, inf in a shell) and 0 alone")
         if not math.isclose(self.moment(1), 1, abs_tol=1e-9):
             raise ConfigError(f"nudge.weights={self.weights} on nudge.nodes={self.nodes} estimate {self.moment(1):g} "
                               "times the derivative: scale the weights so that sum(weights * nodes) is 1")
+        mirrored = {(-node, -weight) for node, weight in zip(self.nodes, self.weights)}
+        if self.random_sign and (self.infinite or mirrored == set(zip(self.nodes, self.weights))):
+            raise ConfigError(f"nudge.random_sign={self.random_sign} has no use on nudge.nodes={self.nodes}, "
+                              "which have no other side: leave it out, or take nudge=one_sided, negative or coupled")
+
+    @property
+    def infinite(self) -> bool:
+        """Whether the output is clamped to the target itself."""
+        return math.inf in self.nodes
 
     @property
     def clamps(self) -> bool:
-        """Whether the output is clamped to the target."""
-        return math.inf in self.nodes
+        """Whether the output is held, at the target or on the way there."""
+        return self.holds or self.infinite
 
     def moment(self, order: int) -> float:
         """sum_k weight_k node_k^order; clamping is a derivative by construction (its first moment is its weight)."""
-        if self.clamps and order > 0:
+        if self.infinite and order > 0:
             return self.weights[self.nodes.index(math.inf)]
         return math.fsum(w * n**order for w, n in zip(self.weights, self.nodes))
 
@@ -61,20 +81,26 @@ class Nudge:
 
     @property
     def order(self) -> int | None:
-        """The power p in the error O(strength^p) of the estimate, from the moments; None where it clamps."""
-        if self.clamps:
+        """The power p in the error O(strength^p) of the estimate against its limit, from the moments; None at infinite
+        nodes."""
+        if self.infinite:
             return None
         size = max(map(abs, self.nodes))  # the moment of order m grows as its power m - 1
         return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
 
     @property
+    def lowest(self) -> float:
+        """The lowest strength of any example."""
+        return min(*self.strengths, *(-each for each in self.strengths if self.random_sign), math.inf)
+
+    @cached_property
     def strengths(self) -> list[float]:
         """lambda_k of the nodes other than 0, which are the ones to relax."""
         return [n * self.strength for n in self.nodes if n != 0]
 
-    @property
+    @cached_property
     def coefficients(self) -> tuple[list[float], float]:
         """w_k of the nodes other than 0 in units of the strength, and that of the node at 0, the free equilibrium."""
-        weights = [w / (1 if self.clamps else self.strength) for w in self.weights]
+        weights = [w / (1 if self.infinite else self.strength) for w in self.weights]
         pairs = list(zip(weights, self.nodes))
         return [w for w, node in pairs if node != 0], math.fsum(w for w, node in pairs if node == 0)

@@ -22,6 +22,7 @@ from torch import Tensor
 from ebmrun.errors import RunError
 from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction
 from ebmrun.theory.network import Network
+from ebmrun.theory.pulling import Signs
 from ebmrun.training.launch import launched
 
 Batch = Float[Tensor, "batch ..."]
@@ -111,14 +112,15 @@ class Shared:
         return Prediction(output, None if failed is None else not failed)
 
     @torch.no_grad()
-    def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
-        """The gradients of the mean cost of the whole batch. One message holds all that the processes exchange: each
-        adds its weighted gradients, and fills in its own place among the outputs and the reports."""
+    def estimate(self, network: Network, x: Batch, y: Output, *signs: Signs) -> Estimate:
+        """The gradients of the mean cost of the whole batch, with signs of its examples where these are drawn. One
+        message holds all that the processes exchange: each adds its weighted gradients, and fills in its own place
+        among the outputs and the reports."""
         part, n = self.job.part(len(x)), len(x)
         gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
         reports = y.new_zeros(self.job.size, 6)
         if part.start < part.stop:
-            own = self.algorithm.estimate(network, x[part], y[part])
+            own = self.algorithm.estimate(network, x[part], y[part], *(each[part] for each in signs))
             gradients = [(part.stop - part.start) / n * gradient for gradient in own.gradients]
             output[part] = own.output
             reports[self.job.rank] = report(reports, own.steps, own.residual,

@@ -67,7 +67,8 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     looks = partial(probe, parts.algorithm) if isinstance(parts.algorithm, EnergyLearning) else None
     trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                       config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
-                      schedule(cfg, config, steps), probe=looks, probe_every=config.probe.every)
+                      schedule(cfg, config, steps), probe=looks, probe_every=config.probe.every,
+                      random_sign=config.nudge.random_sign)
     if config.trainer.patience is None:
         return trainer
     if not parts.dataset.val:

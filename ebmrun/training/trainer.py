@@ -22,6 +22,7 @@ from ebmrun.theory.network import Network
 from ebmrun.theory.probe import KEYS
 from ebmrun.training.schedule import Constant, Schedule
 from ebmrun.training.selection import Selection
+from ebmrun.training.signs import signs as drawn_signs
 from ebmrun.training.tracking import Tracker
 
 EVALUATION_BATCH = 1000  # examples, or fewer where they are large
@@ -33,8 +34,8 @@ ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/fre
 class Trainer:
     """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
     ``references``, whose names are the prefixes of the measures, and every ``probe_every`` steps ``probe`` looks at the
-    relaxation, where there is one. ``shows`` allows a progress bar, on a terminal;
-    ``selection`` is told of every evaluation, and may end the training."""
+    relaxation, where there is one. ``shows`` allows a progress bar, on a terminal; ``selection`` is told of every
+    evaluation, and may end the training. With ``random_sign`` the algorithm is given a sign for each example."""
 
     network: Network
     algorithm: Algorithm
@@ -51,6 +52,7 @@ class Trainer:
     selection: Selection = field(default_factory=Selection)
     probe: Callable[[Network, Tensor, Tensor], dict[str, float]] | None = None
     probe_every: int = 0
+    random_sign: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -91,7 +93,7 @@ class Trainer:
         gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
         hidden = None if self.shows else True
         with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
-            for step, (x, y) in enumerate(self.batches_after(done), done + 1):
+            for step, (x, y, *signs) in enumerate(self.batches_after(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0
                 probes = self.probe_every > 0 and step % self.probe_every == 0
@@ -99,7 +101,7 @@ class Trainer:
                 regime = self.probe(self.network, x, y) if self.probe and probes else {}
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 start = self._clock(wait=logs)
-                estimate = gradient(self.network, x, y)
+                estimate = gradient(self.network, x, y, *signs)
                 self._update(estimate, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
@@ -143,16 +145,19 @@ class Trainer:
         measured = {f"{name}/loss": loss.item() / len(split), f"{name}/accuracy": right.item() / len(split)}
         return measured | ({"relax/free_converged": sum(settled) / len(split)} if settled else {})
 
-    def batches_after(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches after the first ``done``: slices of each epoch's permutation, augmented."""
+    def batches_after(self, done: int) -> Iterator[tuple[Tensor, ...]]:
+        """The batches after the first ``done``: slices of each epoch's permutation, augmented, and the signs of their
+        examples where these are drawn."""
         train, per_epoch = self.dataset.train, self.steps_per_epoch
         for epoch in range(done // per_epoch, math.ceil(self.steps / per_epoch)):
             order = batches(len(train), self.config.batch_size, self.seed, epoch)
             first = max(done - epoch * per_epoch, 0)
             order = order[first : self.steps - epoch * per_epoch]
             numbers = draws(self.seed, epoch, len(train), self.augment.numbers)
+            signs = [drawn_signs(self.seed, epoch, len(train))] if self.random_sign else []
             for index, (x, y, _) in zip(order, train.stream(order)):
-                yield self.augment(x, numbers[index].to(train.device, non_blocking=True), self.dataset.black), y
+                x = self.augment(x, numbers[index].to(train.device, non_blocking=True), self.dataset.black)
+                yield x, y, *(each[index].to(y) for each in signs)
 
     def _update(self, estimate: Estimate, epoch: float) -> None:
         for group in self.optimizer.param_groups:

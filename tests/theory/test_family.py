@@ -23,8 +23,8 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 
 PRESETS = ["bp", "pc", "pc_weak_feedback", "pc_first_step", "pc_fixed_prediction", "pc_clamped", "ep", "ep_centered",
-           "chl", "lifted"]
-FAMILY = PRESETS[1:]
+           "chl", "lifted", "rbp", "tbp"]
+FAMILY = PRESETS[1:-2]  # those that nudge
 RANDOM = ["precision=float64", "arch.hidden=[16,12,10]", "arch.activation=tanh", "device=cpu"]
 TIGHT = ["relax.tol=1e-12", "relax.max_steps=3000"]
 
@@ -123,6 +123,28 @@ def test_equilibrium_propagation_tends_to_the_implicit_gradient(name, order, str
     assert error(built, Implicit(built.algorithm)) > 0.01  # which is not backprop's at full feedback
 
 
+@pytest.mark.parametrize("name, overrides", [("rbp", []), ("tbp", ["algo.steps=1000"])])
+def test_recurrent_backpropagation_is_the_implicit_gradient(name, overrides):
+    built = parts(f"algo={name}", *overrides, *RANDOM, *TIGHT)
+    assert error(built, reference=Implicit(built.algorithm.learning)) < 1e-9
+
+
+def test_truncated_backpropagation_is_on_its_way_there():
+    built = parts("algo=tbp", *RANDOM, *TIGHT)
+    reference, (x, y) = Implicit(built.algorithm.learning), examples(built)
+    truth = reference.estimate(built.network, x, y).gradients
+    found = [distance(replace(built.algorithm, steps=k).estimate(built.network, x, y).gradients, truth)
+             for k in (4, built.algorithm.steps, 60)]
+    assert found[0] > found[1] > found[2]
+
+
+@pytest.mark.parametrize("name", ["rbp", "tbp"])
+def test_recurrent_backpropagation_takes_any_energy_and_asks_for_no_nudge(name):
+    for energy in ("predictive", "lifted", "hopfield"):
+        learning = parts(f"algo={name}", f"energy={energy}", "nudge=single", "relax.tol=1e-5").algorithm.learning
+        assert learning.relaxation.tol == 1e-5
+
+
 def test_prospective_configuration_is_not_backprop():
     assert error(parts("algo=pc_clamped", *RANDOM, *TIGHT)) > 0.05
 
@@ -179,8 +201,9 @@ def test_a_stencil_can_be_written_on_the_command_line():
 
 def test_the_stencils_that_ship_have_the_orders_they_say():
     orders = {name: parts("algo=ep_centered", "energy=predictive", f"nudge={name}").algorithm.nudge.order
-              for name in ("single", "one_sided", "centered", "fourth_order", "clamped")}
-    assert orders == {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4, "clamped": None}
+              for name in (path.stem for path in (CONF / "nudge").glob("*.yaml"))}
+    assert orders == {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "clamped": None,
+                      "coupled": 1, "coupled_negative": 1, "coupled_centered": 2}
 
 
 def test_an_energy_of_ones_own_needs_its_value_alone():
@@ -206,6 +229,16 @@ def test_an_energy_of_ones_own_needs_its_value_alone():
     (["algo=chl", "arch.output=softmax", "cost=squared_error"], ["arch.output=softmax", "SquaredError"]),
     (["algo=chl", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
     (["algo=chl", "cost=cross_entropy"], ["arch.output=identity", "CrossEntropy"]),
+    (["algo=tbp", "algo.steps=0"], ["algo.steps=0", "1 or more", "algo=rbp"]),
+    (["algo=rbp", "relax=frozen"], ["relax.frozen=True", "Hopfield"]),
+    (["algo=rbp", "nudge.random_sign=true"], ["nudge.random_sign=True", "algo=rbp", "leave it out"]),
+    (["algo=bp", "nudge.random_sign=true"], ["nudge.random_sign=True", "algo=bp", "leave it out"]),
+    (["algo=ep_centered", "nudge.random_sign=true"], ["nudge.random_sign=True", "[1.0, -1.0]", "nudge=one_sided"]),
+    (["algo=chl", "nudge.random_sign=true"], ["nudge.random_sign=True", "nudge=one_sided"]),
+    (["algo=ep", "nudge.random_sign=true", "nudge.strength=1.0"], ["nudges by -1", "above -1"]),
+    (["algo=ep", "nudge=coupled", "arch.output=tanh"], ["arch.output=tanh", "SquaredError"]),
+    (["algo=ep", "nudge=coupled", "nudge.strength=1e-7"], ["nudge.strength=1e-07", "float32", "1e-05"]),
+    (["algo=ep", "nudge=clamped", "nudge.holds=true"], ["nudge.holds=True", "nudge=clamped"]),
     (["algo=pc", "arch.output=tanh", "cost=cross_entropy"], ["cross_entropy", "Tanh", "arch.output"]),
     (["algo=pc", "energy._target_=networks.Contradictory"], ["Contradictory.feedback", "value()"]),
     (["algo=pc", "arch._target_=networks.batch_normed"], ["layer1", "BatchNorm"]),
@@ -222,9 +255,10 @@ def test_what_cannot_be_is_refused_with_its_name_and_a_mend(overrides, said):
 
 @pytest.mark.parametrize("name, output, cost", [
     ("chl", "softmax", "cross_entropy"), ("chl", "identity", "squared_error"), ("pc_clamped", "tanh", "squared_error"),
+    ("ep nudge=coupled_centered nudge.strength=1.0", "identity", "squared_error"),  # where a pull has no minimum
 ])
 def test_clamping_is_welcome_where_it_follows_the_cost(name, output, cost):
-    assert parts(f"algo={name}", f"arch.output={output}", f"cost={cost}").algorithm.nudge.clamps
+    assert parts(*f"algo={name}".split(), f"arch.output={output}", f"cost={cost}").algorithm.nudge.clamps
 
 
 def test_clamped_softmax_follows_cross_entropy_as_the_gain_falls():

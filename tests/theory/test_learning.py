@@ -143,6 +143,7 @@ def errors(learning, network, x, y, strengths, reference) -> list[float]:
 ORDERS = {
     "single": (1, 0.1, (1e-2, 1e-3, 1e-4)),
     "one_sided": (1, 0.1, (1e-2, 1e-3, 1e-4)),
+    "negative": (1, 0.1, (1e-2, 1e-3, 1e-4)),
     "centered": (2, 0.1, (3e-2, 1e-2, 3e-3)),
     "fourth_order": (4, 0.3, (4e-2, 2e-2, 1e-2)),
 }
@@ -161,7 +162,7 @@ def test_the_error_against_backprop_has_the_order_of_the_stencil(energy, name, s
 
 
 @pytest.mark.parametrize("seed", [0, 2])
-@pytest.mark.parametrize("name", ["one_sided", "centered", "fourth_order"])
+@pytest.mark.parametrize("name", ["one_sided", "negative", "centered", "fourth_order"])
 def test_the_error_of_ep_against_implicit_has_the_order_of_the_stencil(name, seed):
     network, (order, margin, strengths) = random_mlp(seed), ORDERS[name]
     x, y = batch(network, seed=seed)

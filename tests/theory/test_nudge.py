@@ -15,7 +15,8 @@ from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.stencil import Nudge
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "nudge"
-ORDERS = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4}
+ORDERS = {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "coupled": 1,
+          "coupled_negative": 1, "coupled_centered": 2}
 
 
 def shipped(name: str, **changes: float) -> Nudge:
@@ -75,11 +76,11 @@ def test_clamped_is_a_difference_whatever_its_strength():
         assert (nudge.strengths, weights.nodes, weights.free) == ([math.inf], [1.0], -1.0)
 
 
-def test_one_sided_both_ways_is_centered():
+@pytest.mark.parametrize("names", [("one_sided", "negative", "centered"),
+                                   ("coupled", "coupled_negative", "coupled_centered")])
+def test_one_sided_both_ways_is_centered(names):
     """The mean of the weights at +strength and -strength: the free node cancels."""
-    right = Nudge([1.0, 0.0], [1.0, -1.0], 0.2)
-    left = Nudge([-1.0, 0.0], [-1.0, 1.0], 0.2)
-    centered = Nudge([1.0, -1.0], [0.5, -0.5], 0.2)
+    right, left, centered = (shipped(name, strength=0.2) for name in names)
     a, b, both = (Weights(*each.coefficients, [1.0]) for each in (right, left, centered))
     assert [a.nodes[0] / 2, b.nodes[0] / 2] == pytest.approx(both.nodes)
     assert right.strengths + left.strengths == centered.strengths
@@ -115,6 +116,24 @@ def test_a_stencil_of_ones_own():
 def test_what_is_no_first_derivative_is_refused(nodes, weights, strength, message):
     with pytest.raises(ConfigError, match=message):
         Nudge(nodes, weights, strength)
+
+
+def test_only_what_clamps_holds():
+    """The output is held by ``clamped`` at the target, and by coupled learning on the way there."""
+    held = {name: shipped(name).clamps for name in (*ORDERS, "clamped")}
+    assert {name for name, clamps in held.items() if clamps} == {
+        "clamped", "coupled", "coupled_negative", "coupled_centered"}
+    with pytest.raises(ConfigError, match="nudge.holds=True.*finite nodes, or nudge=clamped"):
+        Nudge([math.inf, 0.0], [1.0, -1.0], holds=True)
+
+
+def test_signs_need_another_side():
+    """A stencil that is its own mirror image, and a clamp, which has none; the lowest strength counts both sides."""
+    for name in ("centered", "fourth_order", "coupled_centered", "clamped"):
+        with pytest.raises(ConfigError, match="nudge.random_sign=True has no use on nudge.nodes=.*one_sided"):
+            shipped(name, random_sign=True)
+    assert (shipped("one_sided").lowest, shipped("one_sided", random_sign=True).lowest) == (0.1, -0.1)
+    assert (shipped("fourth_order").lowest, shipped("clamped").lowest) == (-0.2, math.inf)
 
 
 # ---- sums over nodes

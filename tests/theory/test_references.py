@@ -10,19 +10,16 @@ from networks import (
     backprop,
     batch,
     distance,
-    drive,
     free_states,
-    heights,
+    hopfield_step,
     member,
+    pair,
     random_mlp,
     stencil,
 )
 
-from ebmrun.theory.activations import activation
-from ebmrun.theory.affine import Linear
 from ebmrun.theory.cost import CrossEntropy, SquaredError
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
-from ebmrun.theory.network import Layer, Network
 from ebmrun.theory.references import Backprop, Implicit
 
 
@@ -57,16 +54,6 @@ def test_implicit_is_backprop_where_the_free_equilibrium_is_the_forward_pass(net
     estimate = Implicit(learning).estimate(network, x, y)
     assert estimate.converged and estimate.residual < 1e-10
     assert distance(estimate.gradients, backprop(network, learning.cost, x, y)) < 1e-9
-
-
-def hopfield_step(network, gain, x, states):
-    """x_l = f_l(a_l + t_l) for all layers at once, t_l = gamma^h_l d/dx_l sum_m gamma^-h_m <a_m, x_m> by autograd; that
-    holds the x_m, and the pieces of the maps."""
-    height, below = heights(network), [s.detach().requires_grad_() for s in states]
-    sent = sum(gain**-h * (drive(edges, x, below) * s).sum() for h, edges, s in zip(height, network.edges, states))
-    heard = torch.autograd.grad(sent, below, create_graph=True, allow_unused=True, materialize_grads=True)
-    return [f(drive(edges, x, states) + gain**h * t)
-            for h, edges, f, t in zip(height, network.edges, network.activations, heard)]
 
 
 @pytest.mark.parametrize("net, cost", [*((net, SquaredError) for net in NETWORKS), ("mlp", CrossEntropy),
@@ -121,18 +108,6 @@ def test_implicit_differs_from_backprop_by_the_order_of_the_feedback_gain():
         assert estimate.converged
         found[gain] = distance(estimate.gradients, reference)
     assert found[1e-2] / found[1e-4] == pytest.approx(100, rel=0.1)
-
-
-def pair(weight: float) -> Network:
-    """Two units without biases: x_1 = tanh(weight x_2), x_2 = weight x_1 at input 0."""
-    maps = [Linear((1,), 1), Linear((1,), 1)]
-    layers = [Layer([(0, maps[0])], activation("tanh")), Layer([(1, maps[1])], activation("identity"))]
-    network = Network(layers).double()
-    with torch.no_grad():
-        for affine in maps:
-            affine.weight.fill_(weight)
-            affine.bias.zero_()
-    return network
 
 
 def test_implicit_has_the_closed_form_of_two_units():

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import batch, random_mlp
+from networks import batch, distance, member, random_mlp
 from torch import Tensor
 
 from ebmrun.theory.algorithm import Estimate, Prediction
 from ebmrun.theory.cost import SquaredError
+from ebmrun.theory.energies import Hopfield
 from ebmrun.theory.network import Network
 from ebmrun.theory.references import Backprop
+from ebmrun.theory.stencil import Nudge
 from ebmrun.training import checkpoint
 from ebmrun.training.distributed import Job, Shared
 
@@ -190,6 +192,16 @@ def test_what_no_share_measured_stays_unmeasured(monkeypatch: pytest.MonkeyPatch
     for found in put_together(monkeypatch, lambda job: Shared(Backprop(cost), job).predict(network, x), size):
         assert found.converged is None
         torch.testing.assert_close(found.output, network(x).detach(), rtol=1e-13, atol=1e-15)
+
+
+def test_every_share_has_the_signs_of_its_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_mlp(activation="sigmoid")
+    x, y = batch(network, examples=7)
+    signs = torch.tensor([1.0, -1, -1, 1, -1, 1, 1], dtype=x.dtype)[:, None]
+    learning = member(Hopfield(), Nudge([1.0, 0.0], [1.0, -1.0], 0.1, random_sign=True), network)
+    whole = learning.estimate(network, x, y, signs)
+    for found in put_together(monkeypatch, lambda job: Shared(learning, job).estimate(network, x, y, signs), 2):
+        assert distance(found.gradients, whole.gradients) < 1e-9
 
 
 @pytest.mark.parametrize("examples, settles", [(7, False), (8, True)])

@@ -10,7 +10,7 @@ from program import environment
 
 PRESETS = {
     "bp": [], "pc": [], "pc_weak_feedback": [], "pc_first_step": [], "pc_fixed_prediction": [], "pc_clamped": [],
-    "lifted": [], "ep": [], "ep_centered": [], "chl": ["arch.activation=hard_sigmoid"],
+    "lifted": [], "ep": [], "ep_centered": [], "rbp": [], "tbp": [], "chl": ["arch.activation=hard_sigmoid"],
 }
 
 

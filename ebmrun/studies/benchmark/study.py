@@ -152,8 +152,9 @@ def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, 
     def theirs() -> tuple[Tensor, ...]:
         return plain.gradient(model, mean_cost, x, y)
 
-    if isinstance(algorithm, EnergyLearning) and not (algorithm.energy.feedforward or algorithm.nudge.clamps):
-        name, reference = "implicit", Implicit(algorithm).estimate(network, x, y)
+    learning = algorithm.learning if isinstance(algorithm, Implicit) else algorithm
+    if isinstance(learning, EnergyLearning) and not (learning.energy.feedforward or learning.nudge.clamps):
+        name, reference = "implicit", Implicit(learning).estimate(network, x, y)
     else:
         name, reference = "backprop", Backprop(parts.cost).estimate(network, x, y)
     estimate = ours()

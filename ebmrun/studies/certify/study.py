@@ -129,7 +129,8 @@ def referred(bench: Bench, learning: EnergyLearning, free_distance: float | None
 def composition(learning: EnergyLearning) -> str:
     """The parts in words."""
     nudge, how = learning.nudge, learning.relaxation
-    strength = "clamped" if nudge.clamps else f"nodes {nudge.nodes} x {nudge.strength:g}"
+    strength = "clamped" if nudge.infinite else f"nodes {nudge.nodes} x {nudge.strength:g}"
+    strength = f"output held at {strength}" if nudge.holds else strength
     reading = "one frozen sweep" if how.frozen else f"{how.order} relaxation to {how.tol:g}"
     return (f"{type(learning.energy).__name__} energy, feedback gain {learning.energy.feedback_gain:g}, {strength}, "
             f"{reading} in {how.coordinates} coordinates")
