@@ -39,10 +39,9 @@ class Term(NamedTuple):
 class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
-    ``exact`` says that a displacement keeps its digits however small it is, ``relative`` that signals count from x0,
-    ``balances`` that units may rest on kinks, ``kinked`` that there are some; ``mixes`` tells the layers that take
-    maxima of states; ``gains`` are gamma^(h_k - h_l) for each edge from layer k to layer l.
-    """
+    ``exact``: a displacement keeps its digits however small it is; ``relative``: signals count from x0; ``balances``:
+    units may rest on kinks; ``kinked``: there are some; ``mixes``: the layers that take maxima of states; ``gains``:
+    gamma^(h_k - h_l) for each edge from layer k to layer l.    """
 
     exact = False
     relative = False

@@ -45,8 +45,7 @@ class EnergyLearning:
 
     @torch.no_grad()
     def estimate(self, network: Network, x: Batch, y: Output, signs: Signs | None = None) -> Estimate:
-        """The gradients of one batch, with signs of its examples for a nudge that draws them. Raises Diverged when the
-        relaxation does."""
+        """The gradients of one batch, with signs of its examples for a nudge that draws them. Raises Diverged."""
         free, phase = self.free_equilibrium(network, x)
         space, pull = self.around(network, free, y, signs)
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
