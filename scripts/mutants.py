@@ -146,7 +146,7 @@ MUTANTS = [
     Mutant("Young's formula with its sign flipped", "ebmrun/theory/over_relaxation.py",
            "2 / (1 + math.sqrt(1 - square)) if", "2 / (1 + math.sqrt(1 + square)) if", "over_relaxation"),
     Mutant("Hessian without the metric of the layers", "ebmrun/theory/probe.py",
-           "dt, f)[0] / gain)", "dt, f)[0])", "probe"),
+           "dt, f)[0] / gain", "dt, f)[0]", "probe"),
     Mutant("Hessian of the energy without the cost", "ebmrun/theory/probe.py",
            "self.parts if pull.clamps else", "self.parts if True else", "probe"),
     Mutant("work left without its half", "ebmrun/theory/probe.py",

@@ -10,9 +10,8 @@ M_l = gamma^-h_l E_xx of layer l, in which a small step towards the answers is -
     cosine_to_one_sweep    between the gradient by weights and that of one sweep from the free equilibrium, which is
                            backprop, exactly, where that equilibrium is the forward pass
 
-The start is the free equilibrium, with the output at its target where that is clamped. All is measured in float64 by a
-few products with H (``lanczos``), over all examples and nodes of a nudge. A unit on a kink counts by one of its sides
-in H, and in g by the slope that holds it.
+The start is the free equilibrium, with a clamped output at its target. All is measured in float64 by a few products
+with H (``lanczos``), over all examples and nodes. A unit on a kink has one of its slopes in H, in g the balanced one.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> di
     reached = nudged.last.answers if nudged.how.step_size > 1 else nudged.last.moved
     start = [*space.free.states[:-1], pull.targets if pull.clamps else space.free.states[-1]]
     here, before = (Curved(space, pull, states, nudged.last) for states in (reached, start))
-    mu, cosine = here.largest_eigenvalue(), alignment([gradient], [swept])["alignment/cosine"]
-    found = mu, 2 / mu, here.work_done(before.energy), cosine
+    mu, share = here.largest_eigenvalue(), here.work_done(before.energy)
+    found = mu, 2 / mu, share, alignment([gradient], [swept])["alignment/cosine"]
     return {key: value for key, value in zip(KEYS, found) if math.isfinite(value)}
 
 
@@ -109,11 +108,9 @@ class Curved:
 
     def answer(self, v: Flat) -> Flat:
         """M^-1 v: how states answer more of their messages."""
-        found = []
-        for x, drive, dt, f, gain in zip(self.moving, self.drives, self.by_layer(v), self.activations, self.gains):
-            x = x.detach()
-            found.append(tangent(self.energy_of, x, drive.a.detach(), x, torch.zeros_like(x), dt, f)[0] / gain)
-        return flat(found)
+        layers = zip(self.moving, self.drives, self.by_layer(v), self.activations, self.gains)
+        return flat([tangent(self.energy_of, x, drive.a, x, torch.zeros_like(x), dt, f)[0] / gain
+                     for x, drive, dt, f, gain in layers])
 
     def bend(self, v: Flat) -> Flat:
         """H v."""
