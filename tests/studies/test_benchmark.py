@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import initialize_config_dir
 from program import Command, call, composed
 
+from ebmrun.command import cli
 from ebmrun.data.sets import Split
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
-from ebmrun.studies.benchmark import plain, timing, whole_run
+from ebmrun.studies.benchmark import plain, study, timing, whole_run
 from ebmrun.theory.activations import ACTIVATIONS, Activation, Tanh, activation
 from ebmrun.theory.affine import AffineMap, Map, Skip, Wrapped
 from ebmrun.theory.architectures import cnn, mlp, resmlp, resnet
@@ -233,3 +235,16 @@ def test_what_the_study_cannot_do_ends_in_one_line(
     status, [line] = command("study=benchmark", "dataset=digits", override)
     assert status == 2 and all(word in line for word in words)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_preset_has_its_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equilibrium propagation brings bounded units, where a case does not say which: the plain network has them too."""
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(study, "gradient", lambda parts, cfg, asked, *_: seen.append(
+        (asked.preset, [*parts.network.named_activations])))
+    cases = [study.Case("own", hidden=[5]), study.Case("tanh", hidden=[5], activation="tanh")]
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        asked = study.Study("", presets=["bp", "ep", "pc"], cases=cases)
+        assert len(list(study.gradients(asked, ["dataset=digits", "device=cpu"]))) == 6
+    assert seen == [("bp", ["relu", "identity"]), ("ep", ["hard_sigmoid", "identity"]), ("pc", ["relu", "identity"]),
+                    *((preset, ["tanh", "identity"]) for preset in ("bp", "ep", "pc"))]

@@ -132,12 +132,14 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
 def gradients(study: Study, overrides: Sequence[str]) -> Iterator[Row]:
     """A row for each case and preset, on the first batch of the training set."""
     for case in study.cases:
-        parts = build(compose("config", [*case.overrides, *overrides]))
-        x, y = first_batch(parts)
+        built: list[tuple[DictConfig, Parts]] = []  # of each architecture: presets have units of their own
         for preset in case.presets or study.presets:
             asked = study.of(case.name, preset)
-            cfg = compose("config", [*case.overrides, f"algo={preset}", *asked.overrides, *overrides])
-            yield gradient(parts, cfg, asked, x, y, study.seconds)
+            cfg = compose("config", [f"algo={preset}", *case.overrides, *asked.overrides, *overrides])
+            if all(arch != cfg.arch for arch, _ in built):
+                built.append((cfg.arch, build(cfg)))
+            parts = next(parts for arch, parts in built if arch == cfg.arch)
+            yield gradient(parts, cfg, asked, *first_batch(parts), study.seconds)
 
 
 def gradient(parts: Parts, cfg: DictConfig, asked: Asked, x: Tensor, y: Tensor, seconds: float) -> Row:
