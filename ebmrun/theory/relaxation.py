@@ -24,7 +24,7 @@ Size = float | Batch  # of a step: one number, or one a row
 Proposal = tuple[Sequence[Batch], float]  # where the next step starts, and how far it goes
 
 LATE = 2.0  # softness of kinks where the layer below answers a step later
-UNBALANCED = 4  # first steps, which mostly reach the equilibrium; but maxima tie in most batches
+UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit comes to a kink
 
 
 class Step(NamedTuple):
@@ -99,13 +99,15 @@ def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], 
                            messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
 
 
-def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Generator[Step, Proposal | None]:
+def steps(
+    space: Coordinates, pull: Pull, order: str, step_size: float, unbalanced: int = UNBALANCED
+) -> Generator[Step, Proposal | None]:
     """The dynamics from the free equilibrium that the coordinates start at, step by step without end: the layers one
     after another (``sweep``), every other layer (``even_odd``), or all at once (``synchronous``). Send it a proposal to
     go on from elsewhere, or by steps of another size."""
     start, still, signals = space.start()
     u: Sequence[Batch] = start
-    drives, before, count, first = still, None, 0, 1 if True in space.mixes else UNBALANCED
+    drives, before, count = still, None, 0
     output = 1.0 if order == "synchronous" else pull.step
     while True:
         sizes = [*[step_size] * (len(u) - 1), step_size * output]
@@ -114,7 +116,7 @@ def steps(space: Coordinates, pull: Pull, order: str, step_size: float) -> Gener
         else:
             step = descend(space, u, drives, signals, pull, order == "sweep", sizes, before)
         count += 1
-        before = step if count >= first and space.kinked else None
+        before = step if count >= unbalanced and space.kinked else None
         u, step_size = (yield step) or (step.moved, step_size)
         drives, signals = ascend(space, u, still)
 

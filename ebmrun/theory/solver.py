@@ -17,12 +17,12 @@ from ebmrun.theory.coordinates import Coordinates, State
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
-from ebmrun.theory.relaxation import Proposal, Step, arrived, held_pass, steps
+from ebmrun.theory.relaxation import UNBALANCED, Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
 # What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
 ENOUGH, FIRST = 0.3, 0.01
-PATIENCE, PROGRESS = 5, 0.5  # likewise where maxima are taken: every so many sweeps, what these may leave
+PATIENCE, PROGRESS = 5, 0.2  # likewise where there are kinks: every so many sweeps, what these may leave
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
@@ -50,7 +50,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
     acceleration, step_size = decided(how, space)
-    dynamics = steps(space, pull, how.order, step_size)
+    unbalanced = 1 if True in space.mixes else 2 if acceleration == "conjugate" else UNBALANCED
+    dynamics = steps(space, pull, how.order, step_size, unbalanced)
     anderson = Anderson() if acceleration == "anderson" else None
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
     sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
@@ -79,7 +80,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
             proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
             sweeps.append(step)
-            if True in space.mixes:  # where winners tie, which sweeps settle better as a rule
+            if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
                     if not left.residual <= PROGRESS * best:
                         dynamics, sweeps = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), None
