@@ -48,7 +48,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
-    acceleration, step_size = decided(how, space.energy.feedforward)
+    acceleration, step_size = decided(how, space.energy.feedforward, space.free.states[-1].is_complex())
     dynamics = steps(space, pull, how.order, step_size)
     anderson = Anderson() if acceleration == "anderson" else None
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
@@ -84,8 +84,11 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     raise AssertionError("unreachable: the last step returns")
 
 
-def decided(how: Relaxation, feedforward: bool) -> tuple[str, float]:
-    """The acceleration and the first step size, with what ``acceleration=auto`` stands for."""
+def decided(how: Relaxation, feedforward: bool, turned: bool) -> tuple[str, float]:
+    """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Complex states take plain
+    steps: what accelerates others rests on products that are positive."""
+    if turned:
+        return "none", how.step_size
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
     if how.order != "sweep" or how.step_size != 1:
@@ -130,7 +133,8 @@ def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
     norms, clamped = torch.stack(torch._foreach_norm(parts)).tolist(), depth - 1 if pull.clamps else None
     # A clamped output has a gap of 0 once it has its target.
     if not all(SQUARABLE[0] < norm < SQUARABLE[1] or (norm == 0 and l == clamped) for l, norm in enumerate(norms)):
-        norms = torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
+        wide = torch.promote_types(parts[0].dtype, torch.float64)
+        norms = torch.stack(torch._foreach_norm(parts, dtype=wide)).real.tolist()
         if not all(map(math.isfinite, norms)):
             return UNMEASURED
     elif not blurred:
