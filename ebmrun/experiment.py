@@ -24,6 +24,7 @@ from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
@@ -119,7 +120,14 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
-    return learning
+    if config.nudge.points == 1:
+        return learning
+    require_holomorphic(energy, network, cost)
+    if config.relax.frozen or config.relax.acceleration in ("conjugate", "anderson"):
+        raise ConfigError(f"nudge.points={config.nudge.points} relaxes complex states by plain steps, without "
+                          f"relax.acceleration={config.relax.acceleration} or relax.frozen={config.relax.frozen}: use "
+                          "relax=auto or sweep")
+    return HolomorphicLearning(energy, config.nudge, config.relax, cost)
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:

@@ -134,7 +134,7 @@ class Inference:
     @property
     def pull(self) -> Pull:
         """Of the readout."""
-        return Pull.stacked(self.readout, self.scene.y, self.learning.nudge.strengths)
+        return Pull.stacked(self.readout, self.scene.y, [each.real for each in self.learning.nudge.strengths])
 
     def gradients(self, at: Step) -> list[Tensor]:
         """Of all layers, by the learning rule."""
@@ -241,9 +241,10 @@ def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength."""
     parts = build(cfg)
-    if parts.config.nudge.clamps or parts.config.nudge.random_sign:
-        raise ConfigError(f"nudge.nodes={parts.config.nudge.nodes} with nudge.holds={parts.config.nudge.holds} and "
-                          f"nudge.random_sign={parts.config.nudge.random_sign} have no message of one strength, which "
+    if parts.config.nudge.clamps or parts.config.nudge.random_sign or parts.config.nudge.points > 1:
+        raise ConfigError(f"nudge.nodes={parts.config.nudge.nodes} with nudge.holds={parts.config.nudge.holds}, "
+                          f"nudge.random_sign={parts.config.nudge.random_sign} and nudge.points="
+                          f"{parts.config.nudge.points} have no message of one strength, which "
                           "study=paper follows: use nudge=single or centered")
     seeds = range(parts.config.seed, parts.config.seed + cfg.study.initialisations)
     steps, strengths = by_step(cfg, parts, seeds), by_strength(cfg, parts, seeds, cfg.study.strengths)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 from torch.nn import functional as F
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import Activation, Identity, Softmax
 
-Output = Float[Tensor, "batch classes"]
+Output = Inexact[Tensor, "batch classes"]
 
 
 class Cost(ABC):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Inexact, Int64
 from torch import Tensor
 
 from ebmrun.theory.affine import Piece
 
-Batch = Float[Tensor, "_ ..."]  # of any layer, with one row an example, or one a node and example
+Batch = Inexact[Tensor, "_ ..."]  # of any layer, with one row an example, or one a node and example
 
 ZERO = torch.zeros(())
 
@@ -24,8 +24,8 @@ class Drive:
 
     a: Batch
     pieces: tuple[Piece, ...]
-    origin: Float[Tensor, "..."] = ZERO
-    risen: Float[Tensor, "..."] = ZERO
+    origin: Inexact[Tensor, "..."] = ZERO
+    risen: Inexact[Tensor, "..."] = ZERO
 
 
 class FreeEquilibrium(NamedTuple):

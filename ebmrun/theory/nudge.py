@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
 from ebmrun.theory.cost import Cost
 
-Output = Float[Tensor, "batch classes"]
-Batch = Float[Tensor, "_ ..."]
+Output = Inexact[Tensor, "batch classes"]
+Batch = Inexact[Tensor, "_ ..."]
 
 
 @dataclass(slots=True)
 class Weights:
-    """w_k of the nodes that are stacked along the batch axis and of the free one, and what the learning rule scales
-    each layer by: sums over nodes on messages and signals that are stacked like these."""
+    """w_k of the nodes, which are stacked along the batch axis, and of the free one; scales of the layers."""
 
-    nodes: Sequence[float]
+    nodes: Sequence[complex]
     free: float
     scales: Sequence[float]
 
@@ -55,7 +54,7 @@ class Pull:
 
     cost: Cost
     targets: Output
-    strength: float | Float[Tensor, "batch 1"]
+    strength: float | Inexact[Tensor, "batch 1"]
 
     @classmethod
     def stacked(cls, cost: Cost, targets: Output, strengths: Sequence[float]) -> Pull:
@@ -76,7 +75,7 @@ class Pull:
         return isinstance(self.strength, float) and self.strength == 0
 
     @property
-    def step(self) -> float | Float[Tensor, "batch 1"]:
+    def step(self) -> float | Inexact[Tensor, "batch 1"]:
         """The part of the way to its answer that an output has to go: the answer x = z - lambda c x contains the state
         itself where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way solves that."""
         return 1 / (1 + self.strength * self.cost.curvature) if self.cost.curvature else 1.0

@@ -43,8 +43,10 @@ NEAR, TOLERANCE = 1e-2, 1e-3  # relative: how near to an eigenvalue mu is, and w
 @torch.no_grad()
 def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> dict[str, float]:
     """The numbers of one batch, under ``KEYS``. What has no meaning is left out, as all is where nothing relaxes, or
-    work where the energy is not convex; so is what misses its tolerance. Raises Diverged."""
-    if learning.relaxation.frozen or network.depth == learning.nudge.clamps:
+    work where the energy is not convex, or nudges are complex or drawn; so is what misses its tolerance. Raises
+    Diverged."""
+    nudge = learning.nudge
+    if learning.relaxation.frozen or network.depth == nudge.clamps or nudge.random_sign or nudge.points > 1:
         return {}
     how = learning.relaxation  # of states, in which float64 leaves a weak nudge no more digits than this
     how = replace(how, coordinates="state", tol=how.tol and max(how.tol, 1e-6))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from ebmrun.errors import ConfigError
@@ -15,7 +16,7 @@ from ebmrun.theory.cost import Cost
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.stencil import Nudge
 
-Output = Float[Tensor, "batch classes"]
+Output = Inexact[Tensor, "batch classes"]
 Signs = Float[Tensor, "batch 1"]  # 1 or -1
 
 
@@ -34,13 +35,13 @@ def pull_of(nudge: Nudge, cost: Cost, targets: Output, free: Output, signs: Sign
     if nudge.random_sign and signs is None:
         raise ConfigError(f"nudge.random_sign={nudge.random_sign} draws a sign for each example of a training, and "
                           "there is none here: leave it out")
-    if signs is None and not nudge.holds:
-        return Pull.stacked(cost, targets, nudge.strengths)
+    if signs is None and not nudge.holds and nudge.points == 1:
+        return Pull.stacked(cost, targets, cast("Sequence[float]", nudge.strengths))
     side = torch.ones_like(targets[:, :1]) if signs is None else signs
     strengths = torch.cat([strength * side for strength in nudge.strengths])
     nodes = len(nudge.strengths)
     if nudge.holds:
-        return Pull(cost, torch.lerp(free.repeat(nodes, 1), targets.repeat(nodes, 1), strengths), math.inf)
+        return Pull(cost, free.repeat(nodes, 1) + strengths * (targets - free).repeat(nodes, 1), math.inf)
     return Pull(cost, targets.repeat(nodes, 1), strengths)
 
 

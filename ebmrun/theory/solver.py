@@ -92,7 +92,10 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
 
 
 def decided(how: Relaxation, space: Coordinates) -> tuple[str, float]:
-    """The acceleration and the first step size, with what ``acceleration=auto`` stands for."""
+    """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Complex states take plain
+    steps: what accelerates others rests on products that are positive."""
+    if space.free.states[-1].is_complex():
+        return "none", how.step_size
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
     if how.order != "sweep" or how.step_size != 1:
@@ -137,7 +140,8 @@ def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
     norms, clamped = torch.stack(torch._foreach_norm(parts)).tolist(), depth - 1 if pull.clamps else None
     # A clamped output has a gap of 0 once it has its target.
     if not all(SQUARABLE[0] < norm < SQUARABLE[1] or (norm == 0 and l == clamped) for l, norm in enumerate(norms)):
-        norms = torch.stack(torch._foreach_norm(parts, dtype=torch.float64)).tolist()
+        wide = torch.promote_types(parts[0].dtype, torch.float64)
+        norms = torch.stack(torch._foreach_norm(parts, dtype=wide)).real.tolist()
         if not all(map(math.isfinite, norms)):
             return UNMEASURED
     elif not blurred:

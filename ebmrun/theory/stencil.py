@@ -8,7 +8,9 @@ A nudge that ``holds`` clamps it on the way there instead, at (1 - lambda_k) fre
 
 from __future__ import annotations
 
+import cmath
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,6 +25,10 @@ class Nudge:
     With ``random_sign`` each example draws a sign s at each step of a training and takes the nodes s * node_k with the
     weights s * weight_k, a derivative as well; in the mean over both signs every even moment is 0.
 
+    ``points`` N turns the formula by the N-th roots of unity r: nodes r * node_k, weights conj(r) / N * weight_k, which
+    leaves of its moments those of order 1, N + 1, 2 N + 1... (Laborieux & Zenke 2022). Of two conjugate nodes, whose
+    equilibria are conjugate as well, one is relaxed, and counts twice.
+
     The strength has no effect where every node is 0 or infinite.
     """
 
@@ -31,11 +37,14 @@ class Nudge:
     strength: float = 1.0
     holds: bool = False
     random_sign: bool = False
+    points: int = 1
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
             raise ConfigError(f"nudge.strength={self.strength} must be a positive number: try 1e-4, or another stencil "
                               "(nudge=centered) to nudge both ways")
+        if not 1 <= self.points <= 24:
+            raise ConfigError(f"nudge.points={self.points} must lie in 1..24: 4 leaves an error of the fourth order")
         if len(self.nodes) != len(self.weights) or not any(self.nodes):
             raise ConfigError(f"nudge.nodes={self.nodes} and nudge.weights={self.weights} must be as many, and one "
                               "node at least other than 0")
@@ -57,6 +66,10 @@ class Nudge:
         if self.random_sign and (self.infinite or mirrored == set(zip(self.nodes, self.weights))):
             raise ConfigError(f"nudge.random_sign={self.random_sign} has no use on nudge.nodes={self.nodes}, "
                               "which have no other side: leave it out, or take nudge=one_sided, negative or coupled")
+        if self.points > 1 and (self.infinite or self.random_sign):
+            raise ConfigError(f"nudge.points={self.points} turns finite nodes to every side, and nudge.nodes="
+                              f"{self.nodes} with nudge.random_sign={self.random_sign} are infinite or take one side: "
+                              "set nudge.points=1")
 
     @property
     def infinite(self) -> bool:
@@ -70,6 +83,8 @@ class Nudge:
 
     def moment(self, order: int) -> float:
         """sum_k weight_k node_k^order; clamping is a derivative by construction (its first moment is its weight)."""
+        if order % self.points != 1 % self.points:
+            return 0.0
         if self.infinite and order > 0:
             return self.weights[self.nodes.index(math.inf)]
         return math.fsum(w * n**order for w, n in zip(self.weights, self.nodes))
@@ -86,21 +101,33 @@ class Nudge:
         if self.infinite:
             return None
         size = max(map(abs, self.nodes))  # the moment of order m grows as its power m - 1
-        return next(m - 1 for m in range(2, 32) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
+        return next(m - 1 for m in range(2, 64) if abs(self.moment(m)) > 1e-9 * size ** (m - 1))
 
     @property
     def lowest(self) -> float:
-        """The lowest strength of any example."""
-        return min(*self.strengths, *(-each for each in self.strengths if self.random_sign), math.inf)
+        """The lowest strength of any example; of complex ones, minus the largest size."""
+        bothways = self.random_sign or self.points > 1
+        return min(-abs(each) if bothways else each.real for each in self.strengths)
 
     @cached_property
-    def strengths(self) -> list[float]:
+    def turns(self) -> list[tuple[complex, float]]:
+        """The roots of unity that do not lie below the real line, and how often each counts; 1 alone without points."""
+        if self.points == 1:
+            return [(1.0, 1.0)]
+        exact = {0.0: 1 + 0j, 0.25: 1j, 0.5: -1 + 0j}
+        shares = [k / self.points for k in range(self.points // 2 + 1)]
+        return [(exact.get(share, cmath.rect(1, 2 * math.pi * share)), 1 + (0 < share < 0.5)) for share in shares]
+
+    @cached_property
+    def strengths(self) -> Sequence[complex]:
         """lambda_k of the nodes other than 0, which are the ones to relax."""
-        return [n * self.strength for n in self.nodes if n != 0]
+        return [turn * n * self.strength for turn, _ in self.turns for n in self.nodes if n != 0]
 
     @cached_property
-    def coefficients(self) -> tuple[list[float], float]:
+    def coefficients(self) -> tuple[Sequence[complex], float]:
         """w_k of the nodes other than 0 in units of the strength, and that of the node at 0, the free equilibrium."""
         weights = [w / (1 if self.infinite else self.strength) for w in self.weights]
         pairs = list(zip(weights, self.nodes))
-        return [w for w, node in pairs if node != 0], math.fsum(w for w, node in pairs if node == 0)
+        free = math.fsum(w for w, node in pairs if node == 0) if self.points == 1 else 0.0
+        return [w * turn.conjugate() * count / self.points for turn, count in self.turns
+                for w, node in pairs if node != 0], free

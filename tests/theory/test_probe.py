@@ -30,6 +30,7 @@ from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.probe import KEYS, NEAR, probe
+from ebmrun.theory.stencil import Nudge
 
 ENERGIES = [Predictive, Lifted, Hopfield]
 EIGENVALUE, STEP, WORK, COSINE = KEYS
@@ -190,6 +191,13 @@ def test_a_settling_energy_is_held_against_one_sweep_from_its_free_equilibrium()
 def test_where_nothing_relaxes_nothing_is_measured(network, how):
     x, y = batch(network)
     assert probe(member(Predictive(), stencil("clamped"), network, **how), network, x, y) == {}
+
+
+@pytest.mark.parametrize("nudge", [
+    Nudge([1.0, 0.0], [1.0, -1.0], 0.3, random_sign=True), Nudge(strength=0.3, points=4)])
+def test_where_a_nudge_is_drawn_or_complex_nothing_is_measured(nudge):
+    network = random_mlp()
+    assert probe(member(Predictive(), nudge, network), network, *batch(network)) == {}
 
 
 def test_work_has_no_share_where_the_energy_is_not_convex():

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
-Batch = Float[Tensor, "batch *units"]
+Batch = Inexact[Tensor, "batch *units"]
 
 
 class Activation(ABC):

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Inexact, Int64
 from torch import Tensor, nn
 
-In = Float[Tensor, "batch *inputs"]
-Out = Float[Tensor, "batch *outputs"]
-Anchor = Float[Tensor, "batch ..."] | None
+In = Inexact[Tensor, "batch *inputs"]
+Out = Inexact[Tensor, "batch *outputs"]
+Anchor = Inexact[Tensor, "batch ..."] | None
 # The affine piece that each example lies on, or a mixture of the pieces that meet there; None for an affine map.
 Piece = Int64[Tensor, "_ ..."] | Float[Tensor, "_ ..."] | None
 

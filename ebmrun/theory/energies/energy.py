@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import Activation
 
-Batch = Float[Tensor, "batch *units"]
+Batch = Inexact[Tensor, "batch *units"]
 
 
 @dataclass(frozen=True)
