@@ -74,14 +74,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         line += [
             f"{found['train/loss'].mean():.4f}", f"{found['test/loss'].mean():.4f}",
             f"{np.median(found['alignment/angle']):.2g}°", f"{np.median(found['alignment/relative_error']):.1e}",
-            "" if np.isnan(implicit) or algo == "bp" else f"{implicit:.1e}", f"{np.median(found['relax/steps']):g}",
-            f"{found['relax/converged'].mean():.0%}", f"{np.median(found['time/step_ms']) * steps / 1e3:.1f}",
+            "" if np.isnan(implicit) or algo == "bp" else f"{implicit:.1e}", said(np.median(found["relax/steps"]), "g"),
+            said(found["relax/converged"].mean(), ".0%"), f"{np.median(found['time/step_ms']) * steps / 1e3:.1f}",
             regime(algo, found),
         ]
         lines.append(line)
     return markdown.table(["algo", "units", "seeds", "test accuracy, %", "minus bp, points (95% interval)",
                      f"within {MARGIN} points", "train loss, last batch", "test loss", "angle to BP", "error to BP",
                      "error to own equilibrium", "sweeps", "converged", "s an epoch", "regime"], lines)
+
+
+def said(number: float, form: str) -> str:
+    """A number, and nothing for what was not measured."""
+    return "" if np.isnan(number) else format(number, form)
 
 
 def longer(run: Path) -> tuple[list[str], list[dict[str, Any]]]:
