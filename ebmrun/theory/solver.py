@@ -22,7 +22,7 @@ from ebmrun.theory.relaxing import Relaxation
 
 # What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
 ENOUGH, FIRST = 0.3, 0.01
-PATIENCE, PROGRESS = 5, 0.2  # likewise where there are kinks: every so many sweeps, what these may leave
+PATIENCE, PROGRESS, NEAR = 5, 0.2, 0.02  # where there are kinks: every so many sweeps, what these may leave, or less
 SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
 
 
@@ -82,7 +82,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
             sweeps.append(step)
             if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
-                    if not left.residual <= PROGRESS * best:
+                    if not left.residual <= max(PROGRESS * best, NEAR):
                         dynamics, sweeps = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), None
                     best = left.residual
             elif pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
