@@ -79,7 +79,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         if anderson:
             proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
-            sweeps.append(step)
+            if count <= 2 or not space.kinked:
+                sweeps.append(step)
             if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
                     if not left.residual <= max(PROGRESS * best, NEAR):
