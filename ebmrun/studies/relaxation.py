@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -18,7 +15,6 @@ from hydra import compose
 from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ebmrun import files
 from ebmrun.config import typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError, Diverged
@@ -26,6 +22,7 @@ from ebmrun.experiment import Parts, build
 from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.study import Case
 from ebmrun.studies.benchmark.timing import in_turns
+from ebmrun.studies.table import write
 from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.training.provenance import machine
 
@@ -103,15 +100,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             print(f"\n{row.problem} on {row.network}: plain autograd {row.plain_ms:.3g} ms")
         print(line(row), flush=True)
         rows.append(row)
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, asdict(rows[0]))
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
-    found = json.dumps(facts | {"rows": [asdict(row) for row in rows]}, allow_nan=False, indent=2)
-    for name, text in ("relaxation.csv", table.getvalue()), ("relaxation.json", found + "\n"):
-        with files.replace(run_dir / name) as file:
-            file.write(text.encode())
-    print(f"\nfiles: {run_dir}")
+    write(rows, facts, run_dir, "relaxation")
 
 
 def measured(study: Study, overrides: Sequence[str]) -> Iterator[Row]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +15,6 @@ from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import Tensor
 
-from ebmrun import files
 from ebmrun.config import typed
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.experiment import Parts, build, first_batch
@@ -26,12 +22,12 @@ from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.row import Row, heading, line
 from ebmrun.studies.benchmark.timing import in_turns, peak_memory
 from ebmrun.studies.benchmark.whole_run import step_times
+from ebmrun.studies.table import write
 from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.provenance import machine
-from ebmrun.training.summary import near
 
 
 @dataclass
@@ -118,15 +114,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             print(heading(row))
         print(line(row), flush=True)
         rows.append(row)
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, asdict(rows[0]))
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
-    found = json.dumps(facts | {"rows": [asdict(row) for row in rows]}, allow_nan=False, indent=2)
-    for name, text in ("benchmark.csv", table.getvalue()), ("benchmark.json", found + "\n"):
-        with files.replace(run_dir / name) as file:
-            file.write(text.encode())
-    print(f"\nfiles: {near(run_dir)}")
+    write(rows, facts, run_dir, "benchmark")
 
 
 def gradients(study: Study, overrides: Sequence[str]) -> Iterator[Row]:
