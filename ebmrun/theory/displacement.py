@@ -30,8 +30,9 @@ class Increments:
 
     def __init__(self, network: Network, free: FreeEquilibrium) -> None:
         self.edges, self.free = network.edges, free
-        self.anchors = [[affine.anchor(free.states[source - 1]) if source else None for source, affine in edges]
-                        for edges in self.edges]
+        self.anchors = [
+            [affine.anchor(piece) if source else None for (source, affine), piece in zip(edges, drive.pieces)]
+            for edges, drive in zip(self.edges, free.drives)]
 
     def __call__(self, l: int, dx: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:
         """sum_k A_lk(x_k + dx_k) - A_lk(x_k), and the pieces that x + dx lies on."""
@@ -83,7 +84,7 @@ class Displacement(Coordinates):
         affine, piece, before = self.edges[l][edge][1], drive.pieces[edge], self.free.drives[l].pieces[edge]
         if piece is None or before is None:
             return affine.adjoint(message)
-        switched = torch.where(piece == before, 0, self.free.feedback[l])
+        switched = torch.where(piece.places == before.places, 0, self.free.feedback[l])
         return affine.adjoint(message + switched, piece) - affine.adjoint(switched, before)
 
     def terms(
@@ -98,7 +99,7 @@ class Displacement(Coordinates):
         if piece is None or before is None:
             terms = [Term(message, below, None)]
         else:
-            switched = weights.of(l, torch.where(piece == before, 0, self.free.feedback[l]))
+            switched = weights.of(l, torch.where(piece.places == before.places, 0, self.free.feedback[l]))
             terms = [Term(message + switched, below, piece), Term(-switched, below, before)]
         shifted = weights.shift(signals[source])
         return [*terms, Term(weights.scales[l] * m0, shifted, first(before, n), constant=False)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Inexact, Int64
+from jaxtyping import Inexact
 from torch import Tensor
 
 from ebmrun.theory.affine import Piece
@@ -42,7 +42,7 @@ class FreeEquilibrium(NamedTuple):
         """The same for several nodes along the batch axis, but for the inputs and what they alone drive."""
         if nodes == 1:
             return self
-        drives = [Drive(stacked(drive.a, nodes), tuple(piece if piece is None else stacked(piece, nodes)
+        drives = [Drive(stacked(drive.a, nodes), tuple(piece and piece.repeat(nodes)
                                                        for piece in drive.pieces)) for drive in self.drives]
         states, messages, feedback = ([stacked(each, nodes) for each in part]
                                       for part in (self.states, self.messages, self.feedback))
@@ -54,6 +54,6 @@ def stacked(batch: Tensor, nodes: int) -> Tensor:
     return batch.repeat(nodes, *[1] * (batch.ndim - 1))
 
 
-def first(piece: Int64[Tensor, "rows ..."] | None, examples: int) -> Piece:
+def first(piece: Piece, examples: int) -> Piece:
     """The piece of one node, for what hears the input alone."""
-    return piece if piece is None else piece[:examples]
+    return piece and piece.first(examples)

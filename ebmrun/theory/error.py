@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ebmrun.theory.affine import MaxPool2d, Piece
+from ebmrun.theory.affine import Piece
 from ebmrun.theory.coordinates import Coordinates, Start, Term
 from ebmrun.theory.displacement import Increments, zeros_like
 from ebmrun.theory.energies.differences import ExactError, Subtraction
@@ -67,9 +67,3 @@ class RelativeError(Error):
         if not source:
             return super().terms(l, edge, message, signals, drive, weights)
         return [Term(message, self.free.states[source - 1] + signals[source], drive.pieces[edge])]
-
-    def image(self, l: int, edge: int, affine: MaxPool2d, dx: Batch) -> Batch:
-        """What a maximum is taken of, less the maximum at the free equilibrium."""
-        anchor = self.increment.anchors[l][edge]
-        assert anchor is not None
-        return anchor + affine.inner.linear(dx)

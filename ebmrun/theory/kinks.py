@@ -20,20 +20,18 @@ so that all with a share have one height.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ebmrun.theory.affine import MaxPool2d
+from ebmrun.theory.affine import MaxPool2d, Winners
 from ebmrun.theory.coordinates import Coordinates
 from ebmrun.theory.equilibrium import Batch, Drive
-from ebmrun.theory.error import RelativeError
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
-Rows = Float[Tensor, "ties _"]
+Rows = Float[Tensor, "_ places"]
 Softness = float | Float[Tensor, "_ 1"]
 
 
@@ -71,37 +69,39 @@ def beside(space: Coordinates, l: int, drive: Drive, kink: float) -> tuple[Drive
 
 
 def shared(
-    space: Coordinates, l: int, drive: Drive, signals: Sequence[Batch], feedback: Batch, before: Batch, at: Drive,
-    softness: Softness,
+    space: Coordinates, l: int, drive: Drive, feedback: Batch, before: Batch, at: Drive, softness: Softness
 ) -> Drive:
     """The drive of layer l with mixed pieces where winners of a maximum tie, for the ``feedback`` that it sends down,
     given the one ``before`` and the drive that it had then."""
     pieces = list(drive.pieces)
-    for edge, ((source, affine), piece) in enumerate(zip(space.edges[l], at.pieces)):
-        if source and isinstance(affine, MaxPool2d):
+    for edge, ((source, affine), now, then) in enumerate(zip(space.edges[l], pieces, at.pieces)):
+        if source and isinstance(affine, MaxPool2d) and now and then:
             give = space.gains[l][edge] * affine.inner.variance(space.compliance.states[source - 1])
-            if isinstance(space, RelativeError):
-                image = space.image(l, edge, affine, signals[source])
-            else:
-                image = affine.inner.forward(signals[source])
-            pieces[edge] = _mixed(affine, image, affine.unpooled(-before, piece), feedback, give, softness)
+            pieces[edge] = _mixed(affine, now, then, feedback, before, give, softness)
     return replace(drive, pieces=tuple(pieces))
 
 
-def _mixed(affine: MaxPool2d, image: Batch, shares: Batch, message: Batch, give: Batch, softness: Softness) -> Batch:
-    """The share of each place in its square."""
-    z, c, total = affine.squares(image), affine.squares(give), -message[..., None]
-    u = affine.squares(shares).clamp(min=0) + (z - z.amax(4, keepdim=True)) / (by_row(softness, z) * c)
-    winner = z.argmax(4, keepdim=True)
-    mixed = torch.zeros_like(z).scatter(4, winner, 1.0)
-    # Few squares have a second place above what is left of the first: only there is there something to share.
-    second = u.scatter(4, winner, -math.inf).amax(4, keepdim=True)
-    ties = ((total > 0) & (second > u.gather(4, winner) - total)).squeeze(4)
-    mixed[ties] = _shared_out(u[ties], total[ties])
-    return affine.joined(mixed)
+def _mixed(affine: MaxPool2d, now: Winners, then: Winners, message: Batch, before: Batch, give: Batch,
+           softness: Softness) -> Winners:
+    """The present piece, with shares in the squares whose winners have changed or were sharing."""
+    contested = (now.places != then.places).flatten()
+    if then.ties is not None:
+        contested[then.ties] = True
+    squares = contested.nonzero().flatten()
+    at = then.at(squares)
+    u = affine.alone(then, at)
+    if then.ties is not None and then.shares is not None:
+        u[torch.searchsorted(squares, then.ties)] = then.shares
+    z, c, total = affine.squares(now.image)[at].flatten(1), affine.squares(give)[0][at[1:]].flatten(1), -message[at]
+    c = c * (softness if isinstance(softness, float) else softness[at[0]])
+    u = u * -before[at][:, None].clamp(max=0) + (z - z.amax(1, keepdim=True)) / c
+    winner = z.argmax(1, keepdim=True)
+    second = u.scatter(1, winner, -math.inf).amax(1)
+    ties = (total > 0) & (second > u.gather(1, winner).flatten() - total)
+    return now._replace(ties=squares[ties], shares=_shared_out(u[ties], total[ties, None]))
 
 
-def _shared_out(u: Rows, total: Rows) -> Rows:
+def _shared_out(u: Rows, total: Float[Tensor, "_ 1"]) -> Rows:
     """The point next to u of those that are nowhere negative and add up to ``total``, in parts of it."""
     ordered = u.sort(1, descending=True).values
     counts = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)

@@ -78,7 +78,7 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
         if before is not None and held is not None:
             feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before.feedback[l], softness)
             if space.mixes[l]:
-                drive = shared(space, l, drive, signals, feedback[l], before.feedback[l], before.drives[l], softness)
+                drive = shared(space, l, drive, feedback[l], before.feedback[l], before.drives[l], softness)
                 drives[l] = drive
         for edge, below in inner[l]:
             message, heard, gain = space.down(l, edge, feedback[l], drive), messages[below], gains[l][edge]
@@ -140,5 +140,5 @@ def arrived(space: Coordinates, step: Step) -> Step:
         for l, (u, before) in enumerate(zip(moved, step.feedback)):
             feedback[l] = balanced(space, l, u, drives[l], feedback[l], before, 1.0)[0]
             if space.mixes[l]:
-                drives[l] = shared(space, l, drives[l], signals, feedback[l], before, step.drives[l], 1.0)
+                drives[l] = shared(space, l, drives[l], feedback[l], before, step.drives[l], 1.0)
     return step._replace(before=moved, moved=moved, drives=drives, signals=signals, feedback=feedback)

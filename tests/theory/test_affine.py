@@ -70,7 +70,7 @@ def test_trace_is_the_value(name):
     affine, x, _ = build(name)
     value, piece = affine.trace(x)
     assert torch.equal(value, affine(x))
-    assert (piece is None) == isinstance(affine, AffineMap) == (affine.anchor(x) is None)
+    assert (piece is None) == isinstance(affine, AffineMap) == (affine.anchor(piece) is None)
 
 
 @each_map
@@ -79,7 +79,7 @@ def test_adjoint_is_that_of_autograd_on_the_piece(name, step):
     """The piece is that of ``trace``, or that of an increment which changes winners."""
     affine, x, m = build(name)
     dx = step * x.flip(0)
-    piece = affine.increment(dx, affine.anchor(x))[1] if step else affine.trace(x)[1]
+    piece = affine.increment(dx, affine.anchor(affine.trace(x)[1]))[1] if step else affine.trace(x)[1]
     point = (x + dx).requires_grad_()
     (expected,) = torch.autograd.grad((affine(point) * m).sum(), point)
     torch.testing.assert_close(affine.adjoint(m, piece), expected, rtol=1e-12, atol=1e-12)
@@ -111,11 +111,11 @@ def test_gradient_is_that_of_autograd_on_the_piece(name, constant):
 def test_an_increment_is_the_difference_of_two_images(name, size):
     affine, x, _ = build(name)
     dx = size * x.flip(0)
-    found, piece = affine.increment(dx, affine.anchor(x))
+    found, piece = affine.increment(dx, affine.anchor(affine.trace(x)[1]))
     torch.testing.assert_close(found, affine(x + dx) - affine(x), rtol=1e-11, atol=1e-12)
     if piece is not None:
-        assert torch.equal(piece, affine.trace(x + dx)[1])
-        assert size < 1 or not torch.equal(piece, affine.trace(x)[1])
+        assert torch.equal(piece.places, affine.trace(x + dx)[1].places)
+        assert size < 1 or not torch.equal(piece.places, affine.trace(x)[1].places)
 
 
 @each_map
@@ -128,7 +128,7 @@ def test_a_small_increment_keeps_its_digits(name, size):
     for n in range(len(x)):
         jacobian = jacobians[n].select(x[n].new_zeros(affine.output_shape).ndim, n).flatten(-len(affine.shape))
         exact, scale = jacobian @ dx[n].flatten(), jacobian.abs() @ dx[n].flatten().abs()
-        found = affine.increment(dx[n : n + 1], affine.anchor(x[n : n + 1]))[0][0]
+        found = affine.increment(dx[n : n + 1], affine.anchor(affine.trace(x[n : n + 1])[1]))[0][0]
         assert ((found - exact).abs() <= 2e-15 * scale).all()
 
 
@@ -145,8 +145,8 @@ def test_a_small_increment_that_changes_the_winner_is_exact(dtype):
     x = torch.randint(-1, 2, (5, 2, 4, 4), generator=draw).to(dtype)
     x += epsilon * torch.randint(-8, 9, x.shape, generator=draw).to(dtype)
     dx = (epsilon * torch.randn(x.shape, generator=draw, dtype=torch.float64)).to(dtype)
-    found, piece = affine.increment(dx, affine.anchor(x))
-    assert not torch.equal(piece, affine.trace(x)[1])
+    found, piece = affine.increment(dx, affine.anchor(affine.trace(x)[1]))
+    assert not torch.equal(piece.places, affine.trace(x)[1].places)
 
     weight = [[Fraction(w) for w in row] for row in affine.inner.weight.flatten(1).tolist()]
     bias = [Fraction(b) for b in affine.inner.bias.tolist()]
@@ -162,15 +162,15 @@ def test_a_small_increment_that_changes_the_winner_is_exact(dtype):
         error = abs(Fraction(found[n, c, i, j].item()) - (max(after) - max(before)))
         assert error <= 8 * Fraction(torch.finfo(dtype).eps) * scale
         winner = square[after.index(max(after))]
-        assert piece[n, c, i, j] == 4 * winner[0] + winner[1]
+        assert piece.places[n, c, i, j] == 4 * winner[0] + winner[1]
 
 
 def test_equal_numbers_of_a_square_have_one_winner():
     """On the kink itself trace and an increment of zero agree, or a free equilibrium would seem to move."""
     affine = MaxPool2d(Skip((1, 4, 4)), 2)
     x = torch.ones(1, 1, 4, 4)
-    found, piece = affine.increment(torch.zeros_like(x), affine.anchor(x))
-    assert torch.equal(piece, affine.trace(x)[1]) and not found.any()
+    found, piece = affine.increment(torch.zeros_like(x), affine.anchor(affine.trace(x)[1]))
+    assert torch.equal(piece.places, affine.trace(x)[1].places) and not found.any()
     assert affine.adjoint(torch.ones(1, 1, 2, 2), piece).sum() == 4
 
 
@@ -319,14 +319,15 @@ def test_the_variance_of_any_affine_module_is_estimated(name):
 def test_a_mixture_of_winners_is_the_mean_of_both():
     """J of two pieces in shares: adjoint, tangent and gradient are linear in it."""
     affine, x, message = build("max of a conv")
-    image = affine.inner(x)
-    first, second = affine.squares(image).topk(2, 4).indices.unbind(4)
-    one, other = (affine.joined(torch.zeros_like(affine.squares(image)).scatter(4, each[..., None], 1.0))
-                  for each in (first, second))
-    mixed = 0.3 * one + 0.7 * other
-    _, winner = affine.trace(x)
-    torch.testing.assert_close(affine.adjoint(message, one), affine.adjoint(message, winner))
-    torch.testing.assert_close(affine.tangent(x, one), affine.tangent(x, winner))
+    one = affine.trace(x)[1]
+    every = torch.arange(one.places.numel())
+    first = affine.alone(one, one.at(every))
+    squares = affine.squares(one.image).flatten(4).flatten(0, 3)
+    assert torch.equal(first, torch.eye(4)[squares.argmax(1)])
+    second = squares.masked_fill(first == 1, -torch.inf).argmax(1)
+    mixed = one._replace(ties=every[::2], shares=(0.3 * first + 0.7 * torch.eye(4)[second])[::2])
+    other = one._replace(ties=every[::2], shares=torch.eye(4)[second][::2])
     for function in (lambda piece: affine.adjoint(message, piece), lambda piece: affine.tangent(x, piece),
                      lambda piece: affine.gradient(message, x, piece)[0]):
         torch.testing.assert_close(function(mixed), 0.3 * function(one) + 0.7 * function(other))
+        torch.testing.assert_close(function(one._replace(ties=every, shares=first)), function(one))

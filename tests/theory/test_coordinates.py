@@ -70,7 +70,7 @@ def test_states_drives_answers_and_messages_agree_away_from_the_equilibrium(net,
                     before = free.drives[l].pieces[edge]
                     at_rest = affine.adjoint(free.feedback[l], before) if relative else 0
                     torch.testing.assert_close(at_rest + down, plain.down(l, edge, right, a), rtol=0, atol=1e-11)
-                    switches += 0 if before is None else int((before != heard.pieces[edge]).sum())
+                    switches += 0 if before is None else int((before.places != heard.pieces[edge].places).sum())
             signals.append(space.signal(value, heard))
             said = signals[-1] + states[l] if space.relative else signals[-1]
             torch.testing.assert_close(said, state, rtol=0, atol=1e-11)
@@ -111,7 +111,7 @@ def test_several_nodes_are_copies_that_share_their_inputs():
         assert all(torch.equal(part, one.a) for part in copies.a.split(4))
         for piece, own in zip(copies.pieces, one.pieces):
             assert (piece is None) == (own is None)
-            assert own is None or all(torch.equal(part, own) for part in piece.split(4))
+            assert own is None or all(torch.equal(part, own.places) for part in piece.places.split(4))
     forward, _ = member(Predictive(), stencil("single"), random_mlp()).free_equilibrium(random_mlp(),
                                                                                         batch(random_mlp())[0])
     assert forward.repeat(2).messages == [] and forward.repeat(2).feedback == []

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Float, Inexact, Int64
+from jaxtyping import Inexact
 from torch import Tensor, nn
+
+from ebmrun.theory.affine.piece import Piece
 
 In = Inexact[Tensor, "batch *inputs"]
 Out = Inexact[Tensor, "batch *outputs"]
 Anchor = Inexact[Tensor, "batch ..."] | None
-# The affine piece that each example lies on, or a mixture of the pieces that meet there; None for an affine map.
-Piece = Int64[Tensor, "_ ..."] | Float[Tensor, "_ ..."] | None
 
 PROBES = 64  # which leave a sixth of a variance uncertain
 
@@ -55,8 +55,8 @@ class Map(nn.Module, ABC):
         """
 
     @abstractmethod
-    def anchor(self, x0: In) -> Anchor:
-        """What increments from x0 need to know of it; None for an affine map."""
+    def anchor(self, piece: Piece) -> Anchor:
+        """What increments from x0 need to know of it, from its piece; None for an affine map."""
 
     @abstractmethod
     def increment(self, dx: In, anchor: Anchor = None) -> tuple[Out, Piece]:
@@ -79,7 +79,7 @@ class AffineMap(Map):
         return self.forward(x), None
 
     @final
-    def anchor(self, x0: In) -> Anchor:
+    def anchor(self, piece: Piece) -> Anchor:
         return None
 
     @final

@@ -37,7 +37,7 @@ def disagreement(affine: Map) -> str | None:
         if differ(alone, value, size):
             return ("couples the examples of a batch (as BatchNorm does), so that no energy of one example exists: "
                     "remove that layer, or use a map that acts on each example")
-        if differ(affine.increment(dx, affine.anchor(x))[0], affine(x + dx) - value, size):
+        if differ(affine.increment(dx, affine.anchor(affine.trace(x)[1]))[0], affine(x + dx) - value, size):
             return "has a map that is not affine: move its nonlinearity into arch.activation"
     with torch.enable_grad():
         point, parameters = x.requires_grad_(), [p for p in affine.parameters() if p.requires_grad]
