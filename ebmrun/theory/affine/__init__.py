@@ -6,6 +6,7 @@ from ebmrun.theory.affine.dense import Linear, Skip
 from ebmrun.theory.affine.images import AvgPool2d, Conv2d
 from ebmrun.theory.affine.maxima import MaxPool2d
 from ebmrun.theory.affine.piece import Piece, Winners
+from ebmrun.theory.affine.weighted import Weighted
 
-__all__ = ["AffineMap", "AvgPool2d", "Chain", "Conv2d", "Linear", "Map", "MaxPool2d", "Piece", "Skip", "Winners",
-           "Wrapped"]
+__all__ = ["AffineMap", "AvgPool2d", "Chain", "Conv2d", "Linear", "Map", "MaxPool2d", "Piece", "Skip", "Weighted",
+           "Winners", "Wrapped"]
