@@ -94,6 +94,7 @@ class Config:
     optim: Any = MISSING
     schedule: Any = MISSING
     study: Any = MISSING
+    feedback: Any = field(default_factory=lambda: {"_target_": "ebmrun.theory.feedback.Tied"})
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     nudge: Nudge = field(default_factory=Nudge)
     relax: Relaxation = field(default_factory=Relaxation)

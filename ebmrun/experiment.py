@@ -19,12 +19,13 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.imperfect import hold, on_machine, require_use, shaken, writing
+from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken, writing
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.feedback import Feedback
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
@@ -69,6 +70,8 @@ def build(cfg: DictConfig) -> Parts:
     network = initialise(network, config.seed).to(device, config.dtype)
     require_owned(network)
     require_affine(network)
+    feedback: Feedback = _made("feedback", cfg.feedback, Feedback)
+    mismatched(feedback, config.noise).give(network, config.seed)
     if config.noise.writes:
         hold(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
@@ -176,7 +179,8 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
 def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     """The optimizer, with one learning rate or one for each layer."""
     rates: Any = resolved(cfg.optim).get("lr")
-    layers = [list(layer.parameters()) for layer in network.layers]
+    layers = [[*layer.parameters(), *(feedback for _, feedback in network.followers(l))]
+              for l, layer in enumerate(network.layers)]
     each = rates if isinstance(rates, list) else [rates] * len(layers)
     if len(each) != len(layers):
         raise ConfigError(f"optim.lr={rates} has {len(each)} entries for {len(layers)} layers: give one number, or one "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from ebmrun.theory.affine import Conv2d, Linear
+from ebmrun.theory.affine import Weighted
 from ebmrun.theory.network import Network
 
 
@@ -19,9 +20,13 @@ def initialise(network: Network, seed: int) -> Network:
     with torch.no_grad():
         for layer, gain in zip(network.layers, network.gains):
             for module in layer.modules():
-                if isinstance(module, (Linear, Conv2d)):
-                    bound = 1 / math.sqrt(module.weight[0].numel())
-                    for parameter, scale in ((module.weight, gain * module.gain), (module.bias, module.gain)):
+                if isinstance(module, Weighted):
+                    for parameter, scale in ((module.weight, gain), (module.bias, 1.0)):
                         draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-                        parameter.copy_((2 * draw - 1) * bound * scale)
+                        parameter.copy_(uniform(draw, module, scale))
     return network
+
+
+def uniform(draw: Tensor, affine: Weighted, gain: float) -> Tensor:
+    """Numbers in +-gain/sqrt(fan-in), times the gain of the map itself, from some in [0, 1)."""
+    return (2 * draw - 1) * (1 / math.sqrt(affine.weight[0].numel())) * (gain * affine.gain)

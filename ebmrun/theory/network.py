@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ebmrun.theory.activations import ACTIVATIONS, Activation
-from ebmrun.theory.affine import MaxPool2d
+from ebmrun.theory.affine import MaxPool2d, Weighted
 from ebmrun.theory.graph import Layer, gains_of, heights_of, require_graph
 
 __all__ = ["Layer", "Network"]
@@ -25,8 +25,9 @@ class Network(nn.Module):
     or a list of one a layer. Raises ConfigError where ``require_graph`` and ``gains_of`` do.
 
     ``heights`` h_l are the numbers of edges on the longest way to the output, ``inner`` the edges of each layer that
-    come from another one, with its place in lists, ``learned`` those whose maps have parameters. They are kept in plain
-    lists, which cost less at each access than modules do."""
+    come from another one, with its place in lists, ``learned`` those whose maps have parameters, ``untied`` the maps
+    whose way down has weights of its own. They are kept in plain lists, which cost less at each access than modules
+    do."""
 
     def __init__(self, layers: Sequence[Layer], gain: float | Sequence[float] = 1.0) -> None:
         super().__init__()
@@ -45,6 +46,7 @@ class Network(nn.Module):
         self.inner = [[(edge, source - 1) for edge, (source, _) in enumerate(edges) if source] for edges in self.edges]
         self.learned = [[(edge, affine) for edge, (_, affine) in enumerate(edges) if list(affine.parameters())]
                         for edges in self.edges]
+        self.untied: list[list[Weighted]] = [[] for _ in layers]
         self._feedback_gains: dict[float, list[list[float]]] = {}
 
     def feedback_gains(self, gamma: float) -> list[list[float]]:
@@ -75,6 +77,15 @@ class Network(nn.Module):
         """The activations, each once, by their name in ``arch.activation`` or else that of their class."""
         names = {id(f): name for name, f in ACTIVATIONS.items()}
         return {names.get(id(f), type(f).__name__): f for f in self.activations}
+
+    @property
+    def tied(self) -> bool:
+        """Whether all messages go down by the transposes of the maps, so that there is an energy."""
+        return not any(self.untied)
+
+    def followers(self, l: int) -> list[tuple[nn.Parameter, Tensor]]:
+        """Weights of layer l, and the numbers of its way down that take the same steps."""
+        return [(affine.weight, affine.feedback) for affine in self.untied[l] if affine.follows]
 
     @property
     def output(self) -> Activation:

@@ -21,7 +21,8 @@ class Noise:
 
     ``reading_bits`` and ``weight_bits`` (2 to 24, null for no limit) leave 2^bits - 1 levels in +-``reading_range`` and
     +-``weight_range``, beyond which a reading or a weight saturates. ``asymmetry`` a in (-1, 1) makes what adds to a
-    weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says.
+    weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says. ``mismatch`` (0 or more) is the
+    relative standard deviation of each weight of the way down from the one of the way up, drawn once from the seed.
     """
 
     states: float = 0.0
@@ -32,9 +33,10 @@ class Noise:
     weight_bits: int | None = None
     weight_range: float = 1.0
     asymmetry: float = 0.0
+    mismatch: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("states", "messages", "readings"):
+        for key in ("states", "messages", "readings", "mismatch"):
             value = getattr(self, key)
             if not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"noise.{key}={value} must be a standard deviation, 0 or more: try 1e-3, or 0 for "

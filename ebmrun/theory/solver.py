@@ -94,12 +94,13 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
 
 def decided(how: Relaxation, space: Coordinates) -> tuple[str, float]:
     """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Complex states take plain
-    steps: what accelerates others rests on products that are positive."""
+    steps: what accelerates others rests on products that are positive. So do those whose messages go down by weights
+    of their own, for which there is no energy."""
     if space.free.states[-1].is_complex():
         return "none", how.step_size
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
-    if how.order != "sweep" or how.step_size != 1:
+    if not space.network.tied or how.order != "sweep" or how.step_size != 1:
         return "none", how.step_size
     return ("conjugate", 1.0) if space.energy.feedforward else ("adaptive", FIRST_STEP_SIZE)
 

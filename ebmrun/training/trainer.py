@@ -178,6 +178,10 @@ class Trainer:
         gradients = estimate.gradients if limit is None else clipped(estimate.gradients, limit)
         for parameter, gradient in zip(self.network.weights, gradients):
             parameter.grad = gradient
+        for l in range(self.network.depth):
+            for weight, feedback in self.network.followers(l):
+                assert weight.grad is not None
+                feedback.grad = weight.grad.clone()  # an optimizer may write into it
         self.optimizer.step()
 
     def _rates(self) -> dict[str, float]:

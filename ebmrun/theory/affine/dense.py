@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast, final
+from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ebmrun.theory.affine.abstract import AffineMap, In, Out, Piece
+from ebmrun.theory.affine.weighted import Weighted
 
 
 @final
@@ -37,17 +38,11 @@ class Skip(AffineMap):
 
 
 @final
-class Linear(AffineMap):
-    """a = W vec(x) + b with W of shape (outputs, inputs); inputs of any shape are laid out in one row. ``gain`` is that
-    of the whole map when it is initialised."""
+class Linear(Weighted):
+    """a = W vec(x) + b with W of shape (outputs, inputs); inputs of any shape are laid out in one row."""
 
     def __init__(self, shape: Sequence[int], outputs: int, gain: float = 1.0) -> None:
-        super().__init__(shape, (outputs,))
-        self.weight = nn.Parameter(torch.empty(outputs, math.prod(shape)))
-        self.bias = nn.Parameter(torch.empty(outputs))
-        self.gain = gain
-        # A module looks a parameter up at each access, which takes as long as a small product.
-        self.own = cast("dict[str, Tensor]", self._parameters)
+        super().__init__(shape, (outputs,), (outputs, math.prod(shape)), gain)
 
     def forward(self, x: In) -> Out:
         return F.linear(x if x.ndim == 2 else x.flatten(1), self.own["weight"], self.own["bias"])
@@ -56,7 +51,7 @@ class Linear(AffineMap):
         return F.linear(dx if dx.ndim == 2 else dx.flatten(1), self.own["weight"])
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
-        down = torch.mm(message, self.own["weight"])
+        down = torch.mm(message, self.down["weight"])
         return down if len(self.shape) == 1 else down.view(down.shape[0], *self.shape)
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:

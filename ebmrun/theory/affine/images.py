@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast, final
+from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.affine.abstract import AffineMap, Anchor, In, Map, Out, Piece
+from ebmrun.theory.affine.weighted import Weighted
 
 Image = Float[Tensor, "batch channels height width"]
 Squares = Float[Tensor, "batch channels _ _ places"]
@@ -20,9 +21,8 @@ convolution_backward = torch.ops.aten.convolution_backward.default  # for weight
 
 
 @final
-class Conv2d(AffineMap):
-    """A convolution with bias, of a square kernel. ``gain`` is that of the whole map when it is initialised. Raises
-    ConfigError for a kernel larger than its input."""
+class Conv2d(Weighted):
+    """A convolution of a square kernel. Raises ConfigError for one larger than its input."""
 
     def __init__(
         self, shape: Sequence[int], channels: int, kernel: int, stride: int = 1, padding: int = 0, gain: float = 1.0
@@ -30,12 +30,10 @@ class Conv2d(AffineMap):
         if kernel > min(shape[1:]) + 2 * padding:
             raise ConfigError(f"a kernel of {kernel} is larger than its input {tuple(shape)}: use a smaller "
                               "arch.kernel")
-        super().__init__(shape, (channels, *((n + 2 * padding - kernel) // stride + 1 for n in shape[1:])))
-        self.weight = nn.Parameter(torch.empty(channels, shape[0], kernel, kernel))
-        self.bias = nn.Parameter(torch.empty(channels))
-        self.stride, self.padding, self.gain = stride, padding, gain
+        super().__init__(shape, (channels, *((n + 2 * padding - kernel) // stride + 1 for n in shape[1:])),
+                         (channels, shape[0], kernel, kernel), gain)
+        self.stride, self.padding = stride, padding
         self.remainder = [(n + 2 * padding - kernel) % stride for n in shape[1:]]  # what the last stride leaves over
-        self.own = cast("dict[str, Tensor]", self._parameters)
 
     def forward(self, x: In) -> Out:
         return F.conv2d(x, self.own["weight"], self.own["bias"], self.stride, self.padding)
@@ -44,7 +42,7 @@ class Conv2d(AffineMap):
         return F.conv2d(dx, self.own["weight"], None, self.stride, self.padding)
 
     def adjoint(self, message: Out, piece: Piece = None) -> In:
-        return F.conv_transpose2d(message, self.own["weight"], None, self.stride, self.padding, self.remainder)
+        return F.conv_transpose2d(message, self.down["weight"], None, self.stride, self.padding, self.remainder)
 
     def gradient(self, message: Out, x: In, piece: Piece = None, constant: bool = True) -> list[Tensor]:
         stride, padding = [self.stride] * 2, [self.padding] * 2
