@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ebmrun.data.config import DatasetConfig
 from ebmrun.errors import ConfigError, no_such_key
+from ebmrun.theory.noise import Noise
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.stencil import Nudge
 from ebmrun.training.wandb_client import LoggerConfig
@@ -97,6 +98,7 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     nudge: Nudge = field(default_factory=Nudge)
     relax: Relaxation = field(default_factory=Relaxation)
+    noise: Noise = field(default_factory=Noise)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)

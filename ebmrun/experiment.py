@@ -19,6 +19,7 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
+from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken, writing
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
@@ -71,13 +72,16 @@ def build(cfg: DictConfig) -> Parts:
     require_owned(network)
     require_affine(network)
     feedback: Feedback = _made("feedback", cfg.feedback, Feedback)
-    feedback.give(network, config.seed)
+    mismatched(feedback, config.noise).give(network, config.seed)
+    if config.noise.writes:
+        hold(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
     if config.nudge.random_sign and not isinstance(algorithm, EnergyLearning):
         raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
                           "nudges nothing: leave it out, or use algo=ep")
+    require_use(config, algorithm, cfg.algo.name)
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
@@ -116,6 +120,7 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+    config = shaken(config)
     learning = settling(cfg, config, network, cost)
     energy = learning.energy
     if config.nudge.clamps:
@@ -129,13 +134,13 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
     if config.nudge.points == 1:
-        return learning
+        return on_machine(learning, config)
     require_holomorphic(energy, network, cost)
     if config.relax.frozen or config.relax.acceleration in ("conjugate", "anderson"):
         raise ConfigError(f"nudge.points={config.nudge.points} relaxes complex states by plain steps, without "
                           f"relax.acceleration={config.relax.acceleration} or relax.frozen={config.relax.frozen}: use "
                           "relax=auto or sweep")
-    return HolomorphicLearning(energy, config.nudge, config.relax, cost)
+    return on_machine(HolomorphicLearning(energy, config.nudge, config.relax, cost), config)
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
@@ -207,6 +212,9 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     if closure and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optim._target_={cfg.optim._target_} asks for the loss again within a step, which a "
                           "learning rule of its own cannot answer: use optim=sgd or adam")
+    config = typed(cfg)
+    if config.noise.writes:
+        writing(config).watch(made)
     return made
 
 

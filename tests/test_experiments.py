@@ -50,7 +50,7 @@ def test_a_recipe_builds_as_it_stands(path: Path, tmp_path: Path) -> None:
         key: value for key, value in asked.dataset.items() if key not in ("name", "root", "path", "validation")}
     trainer = trainer_of(build(cfg), cfg, Job())
     assert trainer.steps_per_epoch >= 1 and config.trainer.epochs >= 1
-    x, _ = next(trainer.batches_after(0))
+    x, *_ = next(trainer.batches_after(0))
     assert x.shape == (10, *((1, 28, 28) if shape == (28, 28) else (3, 32, 32)))
 
 

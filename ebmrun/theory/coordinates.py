@@ -113,8 +113,7 @@ class Coordinates(ABC):
 def summed(edges: list[tuple[int, Map]], signals: Sequence[Batch]) -> tuple[Batch, tuple[Piece, ...]]:
     """The sum of maps at their signals, and the pieces that these lie on."""
     if len(edges) == 1:
-        source, affine = edges[0]
-        a, piece = affine.trace(signals[source])
+        a, piece = edges[0][1].trace(signals[edges[0][0]])
         return a, (piece,)
     parts, pieces = zip(*(affine.trace(signals[source]) for source, affine in edges))
     return sum(parts[1:], parts[0]), pieces

@@ -85,6 +85,19 @@ class KolenPollack(Untied):
         return own
 
 
+class Mismatched(Untied):
+    """B = W (1 + N), N of mean 0 and a relative standard ``deviation``: two devices that should be one."""
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+
+    def weight(self, forward: Weight, own: Weight) -> Weight:
+        return forward * (1 + own)
+
+    def draw(self, draws: np.random.Generator, affine: Weighted, gain: float) -> Weight:
+        return torch.from_numpy(self.deviation * draws.standard_normal(affine.weight.shape))
+
+
 def passed_down(name: str, affine: Map, from_input: bool) -> list[Weighted]:
     """The maps with weights that messages pass in an edge, on their way to the layer below or to a map before it in a
     chain, which from the input are all but the first. Raises ConfigError for one that can have no others beside its

@@ -63,7 +63,7 @@ class EnergyLearning:
 
     def settle(self, network: Network, forward: FreeEquilibrium) -> tuple[FreeEquilibrium, Relaxed]:
         """The equilibrium without a nudge that the states of a forward pass relax to."""
-        space, how = State(network, self.energy, forward), self.relaxation
+        space, how = self.states(network, forward), self.relaxation
         phase = relax(space, Pull(self.cost, forward.states[-1], 0.0), how, how.free_steps or how.max_steps)
         # The answers fit these drives and messages exactly, which displacements from them rely on.
         states, drives = phase.last.answers, phase.last.drives
@@ -78,10 +78,14 @@ class EnergyLearning:
         space = self.coordinates(network, free.repeat(len(self.nudge.strengths)))
         return space, pull_of(self.nudge, self.cost, y, free.states[-1], signs)
 
+    def states(self, network: Network, free: FreeEquilibrium) -> State:
+        """The coordinates that a free phase moves in."""
+        return State(network, self.energy, free)
+
     def coordinates(self, network: Network, free: FreeEquilibrium) -> Coordinates:
         """The coordinates that the nudged phase moves in."""
         if self.relaxation.coordinates == "state":
-            return State(network, self.energy, free)
+            return self.states(network, free)
         if not self.energy.feedforward:
             return Displacement(network, self.energy, free)
         return (RelativeError if True in network.pools else Error)(network, self.energy, free)
@@ -94,9 +98,6 @@ class EnergyLearning:
         for l, message in enumerate(weights.of_layers(at.feedback)):
             for edge, affine in space.network.learned[l]:
                 terms = space.terms(l, edge, message, at.signals, at.drives[l], weights)
-                term, *others = terms if signs is None else signed(terms, signs)
-                parts = affine.gradient(*term)
-                for term in others:
-                    parts = [part + more for part, more in zip(parts, affine.gradient(*term))]
-                gradients += parts
+                parts = [affine.gradient(*term) for term in (terms if signs is None else signed(terms, signs))]
+                gradients += [sum(more, part) for part, *more in zip(*parts)]
         return gradients

@@ -22,7 +22,6 @@ from torch import Tensor
 from ebmrun.errors import RunError
 from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction
 from ebmrun.theory.network import Network
-from ebmrun.theory.pulling import Signs
 from ebmrun.training.launch import launched
 
 Batch = Float[Tensor, "batch ..."]
@@ -97,11 +96,12 @@ class Shared:
     job: Job
 
     @torch.no_grad()
-    def predict(self, network: Network, x: Batch) -> Prediction:
-        """The output for the whole batch."""
+    def predict(self, network: Network, x: Batch, **drawn: Tensor) -> Prediction:
+        """The output for the whole batch, with what its examples draw."""
         part = self.job.part(len(x))
         empty = part.start == part.stop
-        own = self.algorithm.predict(network, x[:1] if empty else x[part])
+        part = slice(1) if empty else part
+        own = self.algorithm.predict(network, x[part], **{name: each[part] for name, each in drawn.items()})
         output = own.output.new_zeros(len(x), *own.output.shape[1:])
         reports = output.new_zeros(self.job.size, 2)
         if not empty:
@@ -112,15 +112,16 @@ class Shared:
         return Prediction(output, None if failed is None else not failed)
 
     @torch.no_grad()
-    def estimate(self, network: Network, x: Batch, y: Output, *signs: Signs) -> Estimate:
-        """The gradients of the mean cost of the whole batch, with signs of its examples where these are drawn. One
-        message holds all that the processes exchange: each adds its weighted gradients, and fills in its own place
-        among the outputs and the reports."""
+    def estimate(self, network: Network, x: Batch, y: Output, **drawn: Tensor) -> Estimate:
+        """The gradients of the mean cost of the whole batch, with what its examples draw. One message holds all that
+        the processes exchange: each adds its weighted gradients, and fills in its own place among the outputs and the
+        reports."""
         part, n = self.job.part(len(x)), len(x)
         gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
         reports = y.new_zeros(self.job.size, 6)
         if part.start < part.stop:
-            own = self.algorithm.estimate(network, x[part], y[part], *(each[part] for each in signs))
+            share = {name: each[part] for name, each in drawn.items()}
+            own = self.algorithm.estimate(network, x[part], y[part], **share)
             gradients = [(part.stop - part.start) / n * gradient for gradient in own.gradients]
             output[part] = own.output
             reports[self.job.rank] = report(reports, own.steps, own.residual,

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references, schedule
+from ebmrun.theory.analog import AnalogLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
 from ebmrun.training import checkpoint, folder
@@ -68,7 +69,7 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                       config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
                       schedule(cfg, config, steps), probe=looks, probe_every=config.probe.every,
-                      random_sign=config.nudge.random_sign)
+                      random_sign=config.nudge.random_sign, noisy=isinstance(parts.algorithm, AnalogLearning))
     if config.trainer.patience is None:
         return trainer
     if not parts.dataset.val:

@@ -21,6 +21,7 @@ from ebmrun.theory.cost import Cost
 from ebmrun.theory.feedback import angles
 from ebmrun.theory.network import Network
 from ebmrun.theory.probe import KEYS
+from ebmrun.training.noise_keys import noise_keys
 from ebmrun.training.schedule import Constant, Schedule
 from ebmrun.training.selection import Selection
 from ebmrun.training.signs import signs as drawn_signs
@@ -37,7 +38,7 @@ class Trainer:
     ``references``, whose names are the prefixes of the measures, and weights of the way down against those of the way
     up; every ``probe_every`` steps ``probe`` looks at the relaxation, where there is one. ``shows`` allows a progress
     bar, on a terminal; ``selection`` is told of every evaluation, and may end the training. With ``random_sign`` the
-    algorithm is given a sign for each example."""
+    algorithm is given a sign for each example, with ``noisy`` a key to its noise."""
 
     network: Network
     algorithm: Algorithm
@@ -55,6 +56,7 @@ class Trainer:
     probe: Callable[[Network, Tensor, Tensor], dict[str, float]] | None = None
     probe_every: int = 0
     random_sign: bool = False
+    noisy: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -95,7 +97,7 @@ class Trainer:
         gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
         hidden = None if self.shows else True
         with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
-            for step, (x, y, *signs) in enumerate(self.batches_after(done), done + 1):
+            for step, (x, y, drawn) in enumerate(self.batches_after(done), done + 1):
                 epoch_ends = step % per_epoch == 0 or step == total
                 aligns = self.align_every > 0 and step % self.align_every == 0
                 probes = self.probe_every > 0 and step % self.probe_every == 0
@@ -104,7 +106,7 @@ class Trainer:
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 found |= angles(self.network) if aligns else {}
                 start = self._clock(wait=logs)
-                estimate = gradient(self.network, x, y, *signs)
+                estimate = gradient(self.network, x, y, **drawn)
                 self._update(estimate, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
@@ -139,8 +141,10 @@ class Trainer:
         settled: list[int] = []
         size = max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS // math.prod(self.dataset.shape)))
         parts = [slice(start, start + size) for start in range(0, len(split), size)]
-        for x, y, labels in split.stream(parts):
-            prediction = self.algorithm.predict(self.network, x)
+        keys = noise_keys(self.seed, 0, len(split)) if self.noisy else None
+        for part, (x, y, labels) in zip(parts, split.stream(parts)):
+            drawn = {} if keys is None else {"keys": keys[part].to(x.device)}
+            prediction = self.algorithm.predict(self.network, x, **drawn)
             loss += self.cost.value(prediction.output, y).double().sum()
             right += (prediction.output.argmax(1) == labels).sum()
             if prediction.converged is not None:
@@ -148,19 +152,26 @@ class Trainer:
         measured = {f"{name}/loss": loss.item() / len(split), f"{name}/accuracy": right.item() / len(split)}
         return measured | ({"relax/free_converged": sum(settled) / len(split)} if settled else {})
 
-    def batches_after(self, done: int) -> Iterator[tuple[Tensor, ...]]:
-        """The batches after the first ``done``: slices of each epoch's permutation, augmented, and the signs of their
-        examples where these are drawn."""
+    def batches_after(self, done: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """The batches after the first ``done``: slices of each epoch's permutation, augmented, and what their examples
+        draw: ``signs``, ``keys``."""
         train, per_epoch = self.dataset.train, self.steps_per_epoch
         for epoch in range(done // per_epoch, math.ceil(self.steps / per_epoch)):
             order = batches(len(train), self.config.batch_size, self.seed, epoch)
             first = max(done - epoch * per_epoch, 0)
             order = order[first : self.steps - epoch * per_epoch]
             numbers = draws(self.seed, epoch, len(train), self.augment.numbers)
-            signs = [drawn_signs(self.seed, epoch, len(train))] if self.random_sign else []
+            drawn = self._drawn(epoch, len(train))
             for index, (x, y, _) in zip(order, train.stream(order)):
                 x = self.augment(x, numbers[index].to(train.device, non_blocking=True), self.dataset.black)
-                yield x, y, *(each[index].to(y) for each in signs)
+                yield x, y, {name: each[index].to(y.device) for name, each in drawn.items()}
+
+    def _drawn(self, epoch: int, examples: int) -> dict[str, Tensor]:
+        """By name, what the examples of an epoch draw."""
+        drawn = {"keys": noise_keys(self.seed, epoch + 1, examples)} if self.noisy else {}
+        if self.random_sign:
+            drawn["signs"] = drawn_signs(self.seed, epoch, examples).to(self.network.weights[0].dtype)
+        return drawn
 
     def _update(self, estimate: Estimate, epoch: float) -> None:
         for group in self.optimizer.param_groups:

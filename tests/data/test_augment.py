@@ -87,7 +87,7 @@ CROP = ("augment=crop_flip", "augment.padding=2", "trainer.log_every=1", "device
 def seen(*overrides: str, done: int = 0) -> list[Tensor]:
     """The images of the batches that a run would train on."""
     cfg = composed(*CROP, *overrides)
-    return [x for x, _ in trainer_of(build(cfg), cfg, Job()).batches_after(done)]
+    return [x for x, *_ in trainer_of(build(cfg), cfg, Job()).batches_after(done)]
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_every_share_has_the_signs_of_its_examples(monkeypatch: pytest.MonkeyPat
     signs = torch.tensor([1.0, -1, -1, 1, -1, 1, 1], dtype=x.dtype)[:, None]
     learning = member(Hopfield(), Nudge([1.0, 0.0], [1.0, -1.0], 0.1, random_sign=True), network)
     whole = learning.estimate(network, x, y, signs)
-    for found in put_together(monkeypatch, lambda job: Shared(learning, job).estimate(network, x, y, signs), 2):
+    for found in put_together(monkeypatch, lambda job: Shared(learning, job).estimate(network, x, y, signs=signs), 2):
         assert distance(found.gradients, whole.gradients) < 1e-9
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ebmrun.studies.certify.best_strength import Best, best
 from ebmrun.studies.certify.error_parts import Point
 from ebmrun.studies.certify.verdict import (
     EXACT,
@@ -89,9 +90,14 @@ class Certificate:
             return judge_clamped(self.points, self.knob, self.feedback_gain, self.own)
         return judge(self.points, self.knob, self.reference.gap)
 
+    @cached_property
+    def best(self) -> Best | None:
+        """Where bias and noise together are least, by their laws; None without noise, or without a law."""
+        return best(self.points) if self.knob == "nudge.strength" and self.verdict.name != "cannot tell" else None
+
     @property
     def suggestion(self) -> Point | None:
-        """The measured value at which the three parts add up to least: the largest of those within a tenth of it, where
+        """The measured value at which the parts add up to least: the largest of those within a tenth of it, where
         their sum is flat. None for a composition whose error does not fall."""
         best = min((p.sum for p in self.points), default=float("inf"))
         if self.verdict.name in ("exact", "cannot tell") or best == float("inf"):
@@ -118,6 +124,9 @@ def flat(found: Certificate) -> dict[str, float | str]:
     for name, point in ("own", found.own), ("suggestion", found.suggestion):
         if point:
             keys |= {f"{name}/{key}": value for key, value in point.measured.items()}
+    if found.best:
+        keys |= {f"best/{key}": getattr(found.best, key) for key in (
+            "bias", "order", "noise", "strength", "error", "strength_in_square", "error_in_square")}
     return {column(found, key): value for key, value in (keys | found.regime).items()}
 
 
@@ -144,11 +153,16 @@ def lines(found: Certificate) -> Iterator[str]:
         yield f"  {f'error to {found.limit}':<24} {_fit(found.order_to_backprop, symbol, found.points, 'to_backprop')}"
         yield f"  {'the same, falling gain':<24} {_fit(found.gain_order, 'γ', found.gain_points, 'to_backprop')}"
     yield f"  {'verdict':<24} {found.verdict.sentence}"
+    if found.best:
+        yield f"  {'bias and noise':<24} {_law(found.best, symbol)}"
+    elif found.own.noise > 0:
+        yield f"  {'bias and noise':<24} follow no laws b {symbol}^p and σ/{symbol}, which would give a best {symbol}"
     yield f"\n  {'error, ' + found.precision:<24} {'now':>12} {'suggested':>12}"
     columns = [found.own, found.suggestion]
     for label, key in (
         (found.knob, "value"), ("nudge bias", "bias"), ("unfinished relaxation", "unfinished"),
-        ("round-off", "round_off"), ("all of it", "total"), ("residual, fully relaxed", "residual"),
+        ("round-off", "round_off"), ("noise, root mean square", "noise"), ("all of it", "total"),
+        ("residual, fully relaxed", "residual"),
     ):
         yield f"  {label:<24} " + " ".join(f"{_number(point, key):>12}" for point in columns)
     for label, key, form in (
@@ -170,6 +184,12 @@ def _free(found: Certificate) -> str:
     forward = "the forward pass" if found.free_distance <= EXACT else "not the forward pass"
     gap = "" if found.reference.gap is None else f", gradient {found.reference.gap:.2g}"
     return f"{forward}: states {found.free_distance:.2g} away{gap}"
+
+
+def _law(found: Best, symbol: str) -> str:
+    return (f"{found.bias:.2g} {symbol}^{found.order:.3g} + {found.noise:.2g}/{symbol}, least at {symbol} = "
+            f"{found.strength:.2g}: {found.error:.2g}; in the mean square {found.error_in_square:.2g} at "
+            f"{found.strength_in_square:.2g}")
 
 
 def _fit(fit: Fit | None, symbol: str, points: Sequence[Point], key: str) -> str:

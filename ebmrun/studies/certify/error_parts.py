@@ -4,12 +4,16 @@
               nudge bias          unfinished             round-off
                                   relaxation
 
+On a machine with noise, g is what it would be without, and the noise of a draw g_r is one part more, g_r - g; of that
+and of all of it, the root of the mean square over draws.
+
 g_settled is fully relaxed in float64, g_64 relaxed as asked in float64, and g as asked in the precision asked for.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +25,7 @@ from torch import Tensor
 from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, first_batch
 from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.analog import AnalogLearning, perfect
 from ebmrun.theory.coordinates import forward_pass
 from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.learning import EnergyLearning
@@ -29,6 +34,7 @@ from ebmrun.theory.references import Implicit
 
 Gradient = Float[Tensor, "parameters"]
 TOLERANCE = 1e-13
+DRAWS = 16
 STEPS = (30, 60, 120, 250, 500, 1000)  # one after the other, as long as they help
 
 
@@ -48,8 +54,8 @@ class Point:
     measured.
 
     ``bias`` is the error of the fully relaxed estimate, ``to_backprop`` the same against backprop, ``residual`` what
-    its relaxation left, NaN for a reading that has none; ``unfinished`` and ``round_off`` are the other two parts,
-    ``total`` the error of the estimate as asked.
+    its relaxation left, NaN for a reading that has none; ``unfinished``, ``round_off`` and ``noise`` are the other
+    parts, ``total`` the error of the estimate as asked.
     """
 
     value: float
@@ -58,6 +64,7 @@ class Point:
     residual: float = math.nan
     unfinished: float = math.nan
     round_off: float = math.nan
+    noise: float = math.nan
     total: float = math.nan
 
     @property
@@ -67,8 +74,8 @@ class Point:
 
     @property
     def sum(self) -> float:
-        """Of the three parts; infinite where they cannot be told apart. In float64 there is no round-off to tell."""
-        parts = (self.bias, self.unfinished, self.round_off)
+        """Of the parts; infinite where they cannot be told apart. In float64 there is no round-off to tell."""
+        parts = (self.bias, self.unfinished, self.round_off, self.noise)
         known = self.settled and not math.isnan(self.total)
         return math.fsum(part for part in parts if not math.isnan(part)) if known else math.inf
 
@@ -147,7 +154,7 @@ class Bench:
 
     def point(self, learning: EnergyLearning, value: float, limit: Gradient, in_parts: bool) -> Point:
         """The errors of a member against its limit, relative to the size of that."""
-        size = float(limit.norm())
+        size, noisy, learning = float(limit.norm()), learning, perfect(learning)
         try:
             full, bias, residual = self._settled(learning, limit)
         except RunError:
@@ -159,11 +166,25 @@ class Bench:
         try:
             exact, _ = self._gradient(learning, exact=True)
             asked, _ = self._gradient(learning, exact=False)
+            drawn = self._drawn(noisy) if isinstance(noisy, AnalogLearning) else []
         except RunError:
             return found
         return replace(
             found,
             unfinished=float((exact - full).norm()) / size,
             round_off=math.nan if self.double else float((asked - exact).norm()) / size,
-            total=float((asked - limit).norm()) / size,
+            noise=mean_square([each - asked for each in drawn]) / size,
+            total=(mean_square([each - limit for each in drawn]) if drawn else float((asked - limit).norm())) / size,
         )
+
+    def _drawn(self, learning: AnalogLearning) -> list[Gradient]:
+        """Estimates as asked, each with noise of its own."""
+        network, x, y = self._as_asked
+        keys = torch.arange(DRAWS * len(x), device=x.device).view(DRAWS, len(x), 1)
+        found = [learning.estimate(network, x, y, keys=each).gradients for each in keys]
+        return [torch.cat([gradient.reshape(-1).double() for gradient in each]) for each in found]
+
+
+def mean_square(errors: Sequence[Gradient]) -> float:
+    """The root of the mean square of their sizes; NaN for none."""
+    return math.sqrt(sum(float(each.square().sum()) for each in errors) / len(errors)) if errors else math.nan

@@ -13,7 +13,7 @@ from ebmrun.studies.certify.error_parts import Point
 from ebmrun.studies.convergence import Fit
 
 PARTS = (("bias", "nudge bias", "#0072b2"), ("unfinished", "unfinished relaxation", "#e69f00"),
-         ("round_off", "round-off", "#999999"), ("total", "all of it", "#000000"))
+         ("round_off", "round-off", "#999999"), ("noise", "noise", "#cc79a7"), ("total", "all of it", "#000000"))
 
 
 def draw(found: Certificate, path: Path) -> None:
@@ -34,6 +34,11 @@ def draw(found: Certificate, path: Path) -> None:
         if known:
             right.plot([p.value for p in known], [getattr(p, key) for p in known], ".-", color=colour, label=label)
     right.axvline(found.own.value, color="0.4", linestyle=":", label="now")
+    if found.best:
+        values = sorted(p.value for p in found.points)
+        right.plot(values, [found.best.at(value) for value in values], "--", color="#cc79a7", linewidth=1,
+                   label="b λᵖ and σ/λ, in squares")
+        right.axvline(found.best.strength, color="#cc79a7", linestyle="-.", label="λ* of these")
     if found.suggestion:
         right.axvline(found.suggestion.value, color="0.4", linestyle="--", label="suggested")
     right.set(xlabel=f"{found.knob} {symbol}", title=f"relaxed as asked, {found.precision}")

@@ -37,7 +37,7 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.training.summary import near
 from ebmrun.training.tracking import Tracker
 
-COLUMNS = ["strength", "gain", "bias", "to_backprop", "residual", "unfinished", "round_off", "total"]
+COLUMNS = ["strength", "gain", "bias", "to_backprop", "residual", "unfinished", "round_off", "noise", "total"]
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:

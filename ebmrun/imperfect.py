@@ -1,0 +1,75 @@
+"""From ``noise`` of a configuration to what it makes of the other parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ebmrun.config import Config
+from ebmrun.errors import ConfigError
+from ebmrun.theory.algorithm import Algorithm
+from ebmrun.theory.analog import AnalogHolomorphicLearning, AnalogLearning
+from ebmrun.theory.feedback import Feedback, Mismatched, Tied
+from ebmrun.theory.holomorphic import HolomorphicLearning
+from ebmrun.theory.learning import EnergyLearning
+from ebmrun.theory.network import Network
+from ebmrun.theory.noise import Noise
+from ebmrun.training.writing import Writing
+
+
+def shaken(config: Config) -> Config:
+    """The configuration of a relaxation that noise enters: by plain steps of the states themselves. Raises ConfigError
+    for steps that are derived from earlier ones, which noise would mislead."""
+    noise, how = config.noise, config.relax
+    if not noise.moves:
+        return config
+    if how.acceleration not in ("none", "auto"):
+        raise ConfigError(f"noise.states={noise.states} and noise.messages={noise.messages} leave no smooth energy to "
+                          f"relax.acceleration={how.acceleration}: use relax.acceleration=none")
+    return replace(config, relax=replace(how, acceleration="none", coordinates="state"))
+
+
+def on_machine(learning: EnergyLearning, config: Config) -> EnergyLearning:
+    """The member on a machine with noise; itself where there is none."""
+    if not config.noise.estimated:
+        return learning
+    kind = AnalogHolomorphicLearning if isinstance(learning, HolomorphicLearning) else AnalogLearning
+    return kind(**vars(learning), noise=config.noise, seed=config.seed)
+
+
+def mismatched(feedback: Feedback, noise: Noise) -> Feedback:
+    """Where the weights of the way down come from on a machine. Raises ConfigError for two sources."""
+    if noise.mismatch == 0:
+        return feedback
+    if not isinstance(feedback, Tied):
+        raise ConfigError(f"noise.mismatch={noise.mismatch} parts the way down from the way up, which feedback="
+                          f"{type(feedback).__name__} has done: use feedback=tied, or noise.mismatch=0")
+    return Mismatched(noise.mismatch)
+
+
+def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
+    """Raises ConfigError for noise that an algorithm would not see."""
+    noise = config.noise
+    for key in ("states", "messages", "readings", "reading_bits", "mismatch"):
+        if getattr(noise, key) and not isinstance(algorithm, EnergyLearning):
+            raise ConfigError(f"noise.{key}={getattr(noise, key)} has no use in algo={name}, which relaxes and reads "
+                              "no states: use noise=none, of which weight_bits and asymmetry may be set, or algo=ep")
+
+
+@torch.no_grad()
+def hold(network: Network, config: Config) -> None:
+    """Rounds initial weights to those that a machine can hold. Raises ConfigError for larger ones."""
+    grid = writing(config).grid
+    weights = [*network.weights, *(own for l in range(network.depth) for _, own in network.followers(l))]
+    largest = max((float(weight.abs().max()) for weight in weights), default=0.0)
+    if grid.bits and largest > grid.span:
+        raise ConfigError(f"noise.weight_range={grid.span} is less than the largest initial weight, {largest:.3g}: use "
+                          "a larger one, or a smaller arch.gain")
+    for weight in weights:
+        weight.copy_(grid.nearest(weight))
+
+
+def writing(config: Config) -> Writing:
+    """What becomes of an optimizer's steps."""
+    return Writing(config.noise, config.seed)
