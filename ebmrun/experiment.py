@@ -21,10 +21,11 @@ from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
-from ebmrun.theory.algorithm import Algorithm
+from ebmrun.theory.algorithm import Algorithm, Stepwise
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
+from ebmrun.theory.incremental import IncrementalLearning
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
@@ -74,6 +75,9 @@ def build(cfg: DictConfig) -> Parts:
     if config.nudge.random_sign and not isinstance(algorithm, EnergyLearning):
         raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
                           "nudges nothing: leave it out, or use algo=ep")
+    if config.trainer.update == "each_step" and not isinstance(algorithm, Stepwise):
+        raise ConfigError(f"trainer.update={config.trainer.update} has no use in algo={cfg.algo.name}, which learns "
+                          "from no step of a relaxation: leave it out, or use algo=pc_incremental")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
@@ -120,6 +124,8 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
+    if config.trainer.update == "each_step":
+        return IncrementalLearning(energy, config.nudge, config.relax, cost)
     if config.nudge.points == 1:
         return learning
     require_holomorphic(energy, network, cost)

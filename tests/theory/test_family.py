@@ -23,8 +23,8 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 
 PRESETS = ["bp", "pc", "pc_weak_feedback", "pc_first_step", "pc_fixed_prediction", "pc_clamped", "ep", "ep_centered",
-           "chl", "lifted", "rbp", "tbp"]
-FAMILY = PRESETS[1:-2]  # those that nudge
+           "chl", "lifted", "rbp", "tbp", "pc_incremental"]
+FAMILY = PRESETS[1:-3]  # those that nudge and take any energy
 RANDOM = ["precision=float64", "arch.hidden=[16,12,10]", "arch.activation=tanh", "device=cpu"]
 TIGHT = ["relax.tol=1e-12", "relax.max_steps=3000"]
 
