@@ -27,6 +27,7 @@ from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contra
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
 from ebmrun.theory.incremental import IncrementalLearning
 from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.network_contract import require_affine, require_owned
@@ -125,7 +126,11 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
     if config.trainer.update == "each_step":
-        return IncrementalLearning(energy, config.nudge, config.relax, cost)
+        incremental = IncrementalLearning(energy, config.nudge, config.relax, cost)
+        incremental.require_steps()
+        return incremental
+    if config.nudge.joint:
+        return JointLearning(energy, config.nudge, config.relax, cost)
     if config.nudge.points == 1:
         return learning
     require_holomorphic(energy, network, cost)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -28,20 +28,19 @@ from ebmrun.theory.relaxation import steps
 from ebmrun.theory.solver import diverged, residual
 
 
-@dataclass(frozen=True)
 class IncrementalLearning(EnergyLearning):
     """A member of the family that gives the gradients of every step, ``relaxation.max_steps`` of them, for the weights
     to move by before the next one. ``estimate`` relaxes to the end with weights that stay."""
 
-    def __post_init__(self) -> None:
+    def require_steps(self) -> None:
         """Raises ConfigError for parts that know no plain step of the states."""
         how, key = self.relaxation, "trainer.update=each_step"
         if not self.energy.feedforward:
             raise ConfigError(f"{key} starts at the forward pass, which is no equilibrium of "
                               f"{type(self.energy).__name__}: use energy=predictive or lifted")
-        if self.nudge.points > 1:
-            raise ConfigError(f"{key} moves real states, and nudge.points={self.nudge.points} asks for complex ones: "
-                              "set nudge.points=1")
+        if self.nudge.points > 1 or self.nudge.joint:
+            raise ConfigError(f"{key} moves real nodes by themselves, and nudge.points={self.nudge.points} with "
+                              f"nudge.joint={self.nudge.joint} moves others: set nudge.points=1 and nudge.joint=false")
         for name, value, needed in (("frozen", how.frozen, False), ("coordinates", how.coordinates, "state"),
                                     ("acceleration", how.acceleration, "none")):
             if value != needed:

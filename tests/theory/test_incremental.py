@@ -1,4 +1,4 @@
-"""Updates during relaxation: against plain loops, by the limits of a small and of no learning rate, and in a training."""
+"""Updates during relaxation: against plain loops, by the limits of a small and of no rate, and in a training."""
 
 from __future__ import annotations
 
@@ -218,6 +218,12 @@ def test_what_takes_no_steps_is_refused_in_one_line(overrides, said, monkeypatch
     error = caught.value if isinstance(caught.value, ConfigError) else caught.value.__cause__
     assert isinstance(error, ConfigError), caught.value
     assert all(word in str(error) for word in said) and "\n" not in str(error), error
+
+
+def test_a_certificate_of_weights_that_stay_is_not_given_for_those_that_move(command, tmp_path):
+    ended = command("algo=pc_incremental", "study=certify")
+    assert ended.status == 2 and len(ended.lines) == 1 and "trainer.update=each_step" in ended.lines[0]
+    assert not any(tmp_path.rglob("*"))
 
 
 def test_it_takes_another_cost():
