@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("float32", "float64")
+UPDATES = ("at_equilibrium", "each_step")
 REFERENCES = ("backprop", "implicit", "both")
 
 
@@ -33,8 +34,9 @@ REFERENCES = ("backprop", "implicit", "both")
 class TrainerConfig:
     """Epochs, examples a batch, a cap on all steps (null: none), steps between two rows of metrics.csv, epochs without
     a better validation accuracy after which the training stops (null: it does not), the norm to which a larger gradient
-    is shortened before its step (null: none is), and whether torch.compile translates the gradient first (it needs a
-    C++ compiler, and minutes for the first batch)."""
+    is shortened before its step (null: none is), whether torch.compile translates the gradient first (it needs a C++
+    compiler, and minutes for the first batch), and whether the weights move once a batch, after its relaxation
+    (``at_equilibrium``), or after every step of it, from which the states go on (``each_step``)."""
 
     epochs: int = 10
     batch_size: int = 64
@@ -43,8 +45,14 @@ class TrainerConfig:
     patience: int | None = None
     clip_norm: float | None = None
     compile: bool = False
+    update: str = "at_equilibrium"
 
     def __post_init__(self) -> None:
+        if self.update not in UPDATES:
+            raise ConfigError(f"trainer.update={self.update} is unknown: choose one of {', '.join(UPDATES)}")
+        if self.compile and self.update == "each_step":
+            raise ConfigError(f"trainer.compile={self.compile} translates whole gradients, and trainer.update="
+                              f"{self.update} has one a step: set trainer.compile=false")
         for key in ("epochs", "batch_size", "log_every", "max_steps", "patience"):
             value = getattr(self, key)
             if value is not None and value < 1:

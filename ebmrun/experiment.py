@@ -22,13 +22,15 @@ from ebmrun.errors import ConfigError
 from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken, writing
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
-from ebmrun.theory.algorithm import Algorithm
+from ebmrun.theory.algorithm import Algorithm, Stepwise
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
 from ebmrun.theory.feedback import Feedback
 from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
+from ebmrun.theory.incremental import IncrementalLearning
 from ebmrun.theory.initial_weights import initialise
+from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.network_contract import require_affine, require_owned
@@ -82,6 +84,9 @@ def build(cfg: DictConfig) -> Parts:
         raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
                           "nudges nothing: leave it out, or use algo=ep")
     require_use(config, algorithm, cfg.algo.name)
+    if config.trainer.update == "each_step" and not isinstance(algorithm, Stepwise):
+        raise ConfigError(f"trainer.update={config.trainer.update} has no use in algo={cfg.algo.name}, which learns "
+                          "from no step of a relaxation: leave it out, or use algo=pc_incremental")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
@@ -133,6 +138,12 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
+    if config.trainer.update == "each_step":
+        incremental = IncrementalLearning(energy, config.nudge, config.relax, cost)
+        incremental.require_steps()
+        return on_machine(incremental, config)
+    if config.nudge.joint:
+        return on_machine(JointLearning(energy, config.nudge, config.relax, cost), config)
     if config.nudge.points == 1:
         return on_machine(learning, config)
     require_holomorphic(energy, network, cost)

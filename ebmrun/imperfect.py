@@ -12,6 +12,8 @@ from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.analog import AnalogHolomorphicLearning, AnalogLearning
 from ebmrun.theory.feedback import Feedback, Mismatched, Tied
 from ebmrun.theory.holomorphic import HolomorphicLearning
+from ebmrun.theory.incremental import IncrementalLearning
+from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.noise import Noise
@@ -31,9 +33,14 @@ def shaken(config: Config) -> Config:
 
 
 def on_machine(learning: EnergyLearning, config: Config) -> EnergyLearning:
-    """The member on a machine with noise; itself where there is none."""
+    """The member on a machine with noise; itself where there is none. Raises ConfigError for one whose nodes relax
+    together, or whose weights move meanwhile."""
     if not config.noise.estimated:
         return learning
+    if isinstance(learning, (JointLearning, IncrementalLearning)):
+        raise ConfigError(f"nudge.joint={config.nudge.joint} with trainer.update={config.trainer.update} is not built "
+                          "for the noise of states, messages and readings: use noise=none, of which weight_bits, "
+                          "asymmetry and mismatch may be set, or nudge.joint=false and trainer.update=at_equilibrium")
     kind = AnalogHolomorphicLearning if isinstance(learning, HolomorphicLearning) else AnalogLearning
     return kind(**vars(learning), noise=config.noise, seed=config.seed)
 

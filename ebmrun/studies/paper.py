@@ -241,11 +241,11 @@ def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength."""
     parts = build(cfg)
-    if parts.config.nudge.clamps or parts.config.nudge.random_sign or parts.config.nudge.points > 1:
-        raise ConfigError(f"nudge.nodes={parts.config.nudge.nodes} with nudge.holds={parts.config.nudge.holds}, "
-                          f"nudge.random_sign={parts.config.nudge.random_sign} and nudge.points="
-                          f"{parts.config.nudge.points} have no message of one strength, which "
-                          "study=paper follows: use nudge=single or centered")
+    nudge = parts.config.nudge
+    if nudge.clamps or nudge.random_sign or nudge.points > 1 or nudge.joint:
+        raise ConfigError(f"nudge.nodes={nudge.nodes} with nudge.holds={nudge.holds}, nudge.random_sign="
+                          f"{nudge.random_sign}, nudge.points={nudge.points} and nudge.joint={nudge.joint} have no "
+                          "message of one strength, which study=paper follows: use nudge=single or centered")
     seeds = range(parts.config.seed, parts.config.seed + cfg.study.initialisations)
     steps, strengths = by_step(cfg, parts, seeds), by_strength(cfg, parts, seeds, cfg.study.strengths)
     with Tracker(run_dir, resolved(cfg), parts.config.logger, list(steps[0]), None, overrides) as tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,3 +46,11 @@ class Algorithm(Protocol):
 
     def predict(self, network: Network, x: Batch) -> Prediction:
         """The output of the network for inputs x."""
+
+
+@runtime_checkable
+class Stepwise(Algorithm, Protocol):
+    """One that learns while it relaxes."""
+
+    def estimates(self, network: Network, x: Batch, y: Output) -> Iterator[Estimate]:
+        """Gradients after each step, at the weights as they are when it is asked for."""

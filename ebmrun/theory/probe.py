@@ -47,7 +47,8 @@ def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> di
     complex or drawn; so is what misses its tolerance. Raises
     Diverged."""
     nudge = learning.nudge
-    if learning.relaxation.frozen or network.depth == nudge.clamps or nudge.random_sign or nudge.points > 1:
+    if (learning.relaxation.frozen or network.depth == nudge.clamps or nudge.random_sign or nudge.points > 1
+            or nudge.joint):
         return {}
     how = learning.relaxation  # of states, in which float64 leaves a weak nudge no more digits than this
     how = replace(how, coordinates="state", tol=how.tol and max(how.tol, 1e-6))

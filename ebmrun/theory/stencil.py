@@ -29,6 +29,8 @@ class Nudge:
     leaves of its moments those of order 1, N + 1, 2 N + 1... (Laborieux & Zenke 2022). Of two conjugate nodes, whose
     equilibria are conjugate as well, one is relaxed, and counts twice.
 
+    Nodes that are ``joint`` relax together, in one phase, around the mean of their states (Høier et al. 2023).
+
     The strength has no effect where every node is 0 or infinite.
     """
 
@@ -38,6 +40,7 @@ class Nudge:
     holds: bool = False
     random_sign: bool = False
     points: int = 1
+    joint: bool = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
@@ -70,6 +73,10 @@ class Nudge:
             raise ConfigError(f"nudge.points={self.points} turns finite nodes to every side, and nudge.nodes="
                               f"{self.nodes} with nudge.random_sign={self.random_sign} are infinite or take one side: "
                               "set nudge.points=1")
+        if self.joint and (self.clamps or self.random_sign or self.points > 1):
+            raise ConfigError(f"nudge.joint={self.joint} takes finite real nodes that pull, and nudge.nodes="
+                              f"{self.nodes} with nudge.holds={self.holds}, nudge.random_sign={self.random_sign} and "
+                              f"nudge.points={self.points} are others: set nudge.joint=false, or use nudge=centered")
 
     @property
     def infinite(self) -> bool:

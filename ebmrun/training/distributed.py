@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import RunError
-from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction
+from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction, Stepwise
 from ebmrun.theory.network import Network
 from ebmrun.training.launch import launched
 
@@ -47,7 +47,9 @@ class Job:
 
     def share(self, algorithm: Algorithm) -> Algorithm:
         """The algorithm, shared out over the processes."""
-        return algorithm if self.size == 1 else Shared(algorithm, self)
+        if self.size == 1:
+            return algorithm
+        return SharedSteps(algorithm, self, algorithm) if isinstance(algorithm, Stepwise) else Shared(algorithm, self)
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes hold; all must ask."""
@@ -116,12 +118,19 @@ class Shared:
         """The gradients of the mean cost of the whole batch, with what its examples draw. One message holds all that
         the processes exchange: each adds its weighted gradients, and fills in its own place among the outputs and the
         reports."""
-        part, n = self.job.part(len(x)), len(x)
-        gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
-        reports = y.new_zeros(self.job.size, 6)
+        part = self.job.part(len(x))
+        own = None
         if part.start < part.stop:
             share = {name: each[part] for name, each in drawn.items()}
             own = self.algorithm.estimate(network, x[part], y[part], **share)
+        return self._together(network, y, own)
+
+    def _together(self, network: Network, y: Output, own: Estimate | None) -> Estimate:
+        """One estimate from those of all processes; None from one whose share is empty."""
+        part, n = self.job.part(len(y)), len(y)
+        gradients, output = [torch.zeros_like(p) for p in network.parameters()], torch.zeros_like(y)
+        reports = y.new_zeros(self.job.size, 6)
+        if own is not None:
             gradients = [(part.stop - part.start) / n * gradient for gradient in own.gradients]
             output[part] = own.output
             reports[self.job.rank] = report(reports, own.steps, own.residual,
@@ -130,6 +139,24 @@ class Shared:
         steps, residual, failed = largest(reports)
         return Estimate(gradients, output, None if steps is None else int(steps), residual,
                         None if failed is None else not failed)
+
+
+@dataclass(frozen=True)
+class SharedSteps(Shared):
+    """The same for one that learns while it relaxes: the processes meet after every step."""
+
+    stepwise: Stepwise
+
+    @torch.no_grad()
+    def estimates(self, network: Network, x: Batch, y: Output, **drawn: Tensor) -> Iterator[Estimate]:
+        """The gradients of each step for the whole batch. A process without a share relaxes an example that counts
+        for nothing."""
+        part = self.job.part(len(x))
+        empty = part.start == part.stop
+        rows = slice(1) if empty else part
+        share = {name: each[rows] for name, each in drawn.items()}
+        for own in self.stepwise.estimates(network, x[rows], y[rows], **share):
+            yield self._together(network, y, None if empty else own)
 
 
 def report(like: Tensor, *measured: float | None) -> Tensor:

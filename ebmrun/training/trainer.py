@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ebmrun.config import TrainerConfig
 from ebmrun.data.augment import Augmentation, Unchanged, draws
 from ebmrun.data.sets import Dataset, Split, batches, steps_per_epoch
 from ebmrun.errors import Diverged
-from ebmrun.theory.algorithm import Algorithm, Estimate
+from ebmrun.theory.algorithm import Algorithm, Estimate, Stepwise
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.feedback import angles
@@ -29,6 +29,7 @@ from ebmrun.training.tracking import Tracker
 
 EVALUATION_BATCH = 1000  # examples, or fewer where they are large
 EVALUATION_NUMBERS = 2**22  # of the inputs of such a batch
+Learn = Callable[[Tensor, Tensor, Mapping[str, Tensor], float], Estimate]  # of x, y, what these draw, and the epoch
 ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms")
 
 
@@ -94,7 +95,7 @@ class Trainer:
         """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
         steps at the end of each epoch and at a stop. Raises Diverged when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
-        gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
+        learn = self._each_step(self.algorithm) if isinstance(self.algorithm, Stepwise) else self._at_equilibrium()
         hidden = None if self.shows else True
         with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
             for step, (x, y, drawn) in enumerate(self.batches_after(done), done + 1):
@@ -106,8 +107,7 @@ class Trainer:
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
                 found |= angles(self.network) if aligns else {}
                 start = self._clock(wait=logs)
-                estimate = gradient(self.network, x, y, **drawn)
-                self._update(estimate, (step - 1) / per_epoch)
+                estimate = learn(x, y, drawn, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
                     row |= self._rates() | self._measures(estimate, y) | found
@@ -172,6 +172,29 @@ class Trainer:
         if self.random_sign:
             drawn["signs"] = drawn_signs(self.seed, epoch, examples).to(self.network.weights[0].dtype)
         return drawn
+
+    def _at_equilibrium(self) -> Learn:
+        """One update a batch, by what its relaxation has come to."""
+        gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
+
+        def learn(x: Tensor, y: Tensor, drawn: Mapping[str, Tensor], epoch: float) -> Estimate:
+            estimate = gradient(self.network, x, y, **drawn)
+            self._update(estimate, epoch)
+            return estimate
+
+        return learn
+
+    def _each_step(self, algorithm: Stepwise) -> Learn:
+        """An update after every step of a batch's relaxation: the last estimate, with the mean gradient of them all."""
+        def learn(x: Tensor, y: Tensor, drawn: Mapping[str, Tensor], epoch: float) -> Estimate:
+            found: list[Estimate] = []
+            for estimate in algorithm.estimates(self.network, x, y, **drawn):
+                found.append(estimate)
+                self._update(estimate, epoch)
+            means = [sum(parts[1:], parts[0]) / len(found) for parts in zip(*(each.gradients for each in found))]
+            return replace(found[-1], gradients=means)
+
+        return learn
 
     def _update(self, estimate: Estimate, epoch: float) -> None:
         for group in self.optimizer.param_groups:

@@ -23,8 +23,8 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
 
 PRESETS = ["bp", "pc", "pc_weak_feedback", "pc_first_step", "pc_fixed_prediction", "pc_clamped", "ep", "ep_centered",
-           "chl", "lifted", "rbp", "tbp"]
-FAMILY = PRESETS[1:-2]  # those that nudge
+           "chl", "lifted", "rbp", "tbp", "pc_incremental", "dual_propagation"]
+FAMILY = PRESETS[1:-4]  # those that nudge and take any energy
 RANDOM = ["precision=float64", "arch.hidden=[16,12,10]", "arch.activation=tanh", "device=cpu"]
 TIGHT = ["relax.tol=1e-12", "relax.max_steps=3000"]
 
@@ -204,7 +204,8 @@ def test_the_stencils_that_ship_have_the_orders_they_say():
                            f"nudge={name}").algorithm.nudge.order
               for name in (path.stem for path in (CONF / "nudge").glob("*.yaml"))}
     assert orders == {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "clamped": None,
-                      "coupled": 1, "coupled_negative": 1, "coupled_centered": 2, "holomorphic": 4}
+                      "coupled": 1, "coupled_negative": 1, "coupled_centered": 2, "holomorphic": 4,
+                      "richardson": 2}
 
 
 def test_an_energy_of_ones_own_needs_its_value_alone():

@@ -48,6 +48,9 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     parts = build(cfg)
     if not isinstance(parts.algorithm, EnergyLearning):
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
+    if parts.config.trainer.update != "at_equilibrium":
+        raise ConfigError(f"trainer.update={parts.config.trainer.update} moves the weights as states relax, and a "
+                          "certificate holds them: set trainer.update=at_equilibrium")
     found = certify(parts, parts.algorithm, cfg)
     print("\n".join(lines(found)))
     columns = [column(found, key) for key in COLUMNS]
@@ -133,7 +136,7 @@ def referred(bench: Bench, learning: EnergyLearning, free_distance: float | None
 def composition(learning: EnergyLearning) -> str:
     """The parts in words."""
     nudge, how = learning.nudge, learning.relaxation
-    strength = "clamped" if nudge.infinite else f"nodes {nudge.nodes} x {nudge.strength:g}"
+    strength = "clamped" if nudge.infinite else f"{'joint ' * nudge.joint}nodes {nudge.nodes} x {nudge.strength:g}"
     strength = f"output held at {strength}" if nudge.holds else strength
     reading = "one frozen sweep" if how.frozen else f"{how.order} relaxation to {how.tol:g}"
     return (f"{type(learning.energy).__name__} energy, feedback gain {learning.energy.feedback_gain:g}, {strength}, "
