@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references, schedule
-from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
 from ebmrun.training import checkpoint, folder
 from ebmrun.training.differences import require_same
@@ -64,7 +63,7 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     """The trainer of a run, its gradients shared out over the processes of a job."""
     config, steps = parts.config, optimizer(cfg, parts.network)
     measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
-    looks = partial(probe, parts.algorithm) if isinstance(parts.algorithm, EnergyLearning) else None
+    looks = partial(probe, parts.learning) if parts.learning else None
     trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                       config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
                       schedule(cfg, config, steps), probe=looks, probe_every=config.probe.every,

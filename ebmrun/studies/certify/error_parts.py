@@ -24,6 +24,7 @@ from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.coordinates import forward_pass
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
+from ebmrun.theory.products import of_precision
 from ebmrun.theory.references import Backprop, Implicit
 
 Gradient = Float[Tensor, "parameters"]
@@ -157,7 +158,8 @@ class Bench:
             return found
         try:
             exact, _ = self._gradient(learning, exact=True)
-            asked, _ = self._gradient(learning, exact=False)
+            rounded = of_precision(learning, self.parts.network, self.parts.config.precision)
+            asked, _ = self._gradient(rounded, exact=False)
         except RunError:
             return found
         return replace(

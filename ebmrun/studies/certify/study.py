@@ -44,9 +44,9 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     Raises ConfigError for an energy whose functions contradict each other, as any run does, and for backprop itself.
     """
     parts = build(cfg)
-    if not isinstance(parts.algorithm, EnergyLearning):
+    if parts.learning is None:
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
-    found = certify(parts, parts.algorithm, cfg)
+    found = certify(parts, parts.learning, cfg)
     print("\n".join(lines(found)))
     with Tracker(run_dir, resolved(cfg), parts.config.logger, COLUMNS, None, overrides) as tracker:
         for step, row in enumerate(rows(found)):
