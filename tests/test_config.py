@@ -121,6 +121,11 @@ def test_tf32_that_is_not_there_is_refused(monkeypatch, device):
         Config(precision="tf32", device=device).torch_device()
 
 
+def test_tf32_is_not_compiled():
+    with pytest.raises(ConfigError, match="precision=tf32 .*trainer.compile=True.*leave out one"):
+        Config(precision="tf32", trainer=TrainerConfig(compile=True))
+
+
 @pytest.mark.parametrize("precision, dtype", [
     ("float32", torch.float32), ("float64", torch.float64), ("tf32", torch.float32), ("bf16", torch.float32)])
 def test_numbers_are_those_of_the_precision_and_float32_where_products_alone_are_rounded(precision, dtype):
