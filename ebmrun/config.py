@@ -112,8 +112,8 @@ class Config:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision} is unknown: choose one of {', '.join(PRECISIONS)}")
         if self.precision == "tf32" and self.trainer.compile:
-            raise ConfigError(f"precision=tf32 is set for each gradient anew, which trainer.compile={self.trainer.compile} "
-                              "does not see: leave out one of them")
+            raise ConfigError("precision=tf32 is set for each gradient anew, which trainer.compile="
+                              f"{self.trainer.compile} does not see: leave out one of them")
         if self.resume == "":
             raise ConfigError("resume= is empty: give the folder of a run, true or false")
         if not isinstance(self.resume, (bool, str, type(None))):

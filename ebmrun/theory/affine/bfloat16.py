@@ -1,8 +1,7 @@
 """Maps whose products are of bfloat16 numbers, which have the range of float32 and 8 bits.
 
-Both factors are rounded to them, products are summed in float32, and sums are rounded again, as torch has it; a device
-that multiplies them in hardware takes a fraction of the time. A bias, a mean, and the choice of a winner are no
-products, and keep all digits.
+Both factors are rounded to them, and sums of products again, as torch has it. A bias, a mean, and the choice of a
+winner are no products, and keep all digits.
 """
 
 from __future__ import annotations
