@@ -25,7 +25,8 @@ from ebmrun.training.wandb_client import LoggerConfig
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("float32", "float64")
+DTYPES = ("float32", "float64")
+PRECISIONS = (*DTYPES, "tf32", "bf16")  # the last two are float32 with products of fewer digits
 UPDATES = ("at_equilibrium", "each_step")
 REFERENCES = ("backprop", "implicit", "both")
 
@@ -121,6 +122,9 @@ class Config:
             raise ConfigError(f"seed={self.seed} must lie in 0..2^63-1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision} is unknown: choose one of {', '.join(PRECISIONS)}")
+        if self.precision == "tf32" and self.trainer.compile:
+            raise ConfigError("precision=tf32 is set for each gradient anew, which trainer.compile="
+                              f"{self.trainer.compile} does not see: leave out one of them")
         if self.resume == "":
             raise ConfigError("resume= is empty: give the folder of a run, true or false")
         if not isinstance(self.resume, (bool, str, type(None))):
@@ -128,20 +132,24 @@ class Config:
 
     @property
     def dtype(self) -> torch.dtype:
-        return dtype_of(self.precision)
+        """Of all numbers but those that a product rounds."""
+        return dtype_of(self.precision if self.precision in DTYPES else "float32")
 
     def torch_device(self) -> torch.device:
-        """Where to run: ``auto`` takes CUDA if there is one. Raises ConfigError for a device that is not there."""
+        """Where to run: ``auto`` takes CUDA if there is one. Raises ConfigError for a device that is not there, or that
+        has no TF32 where this is asked for."""
         import torch
 
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device not in ("cpu", "cuda"):
+        if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device={self.device} is unknown: choose auto, cpu or cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device=cuda needs an NVIDIA GPU and a CUDA build of torch, and none was found: use "
                               "device=cpu")
-        return torch.device(self.device)
+        cuda = self.device != "cpu" and torch.cuda.is_available()
+        if self.precision == "tf32" and not (cuda and torch.cuda.get_device_capability() >= (8, 0)):
+            raise ConfigError("precision=tf32 needs an NVIDIA GPU of compute capability 8.0 or later, and none is "
+                              "used: choose precision=float32, or bf16, which any device has")
+        return torch.device("cuda" if cuda else "cpu")
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -149,6 +157,13 @@ def dtype_of(precision: str) -> torch.dtype:
     import torch
 
     return cast("torch.dtype", getattr(torch, precision))
+
+
+def require_whole_products(config: Config, study: str) -> None:
+    """Raises ConfigError where a study would not round its products as the precision asks."""
+    if config.precision not in DTYPES:
+        raise ConfigError(f"precision={config.precision} is for training, study=search and study=certify: use "
+                          f"{' or '.join(DTYPES)} with study={study}")
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -34,6 +34,7 @@ from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.network_contract import require_affine, require_owned
+from ebmrun.theory.products import Rounded, of_precision
 from ebmrun.theory.recurrent import RecurrentBackprop
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.schedule import Schedule
@@ -51,6 +52,12 @@ class Parts:
     cost: Cost
     algorithm: Algorithm
     augment: Augmentation
+
+    @property
+    def learning(self) -> EnergyLearning | None:
+        """The member of the family, whose products are not rounded; None where the algorithm is no member."""
+        whole = self.algorithm.algorithm if isinstance(self.algorithm, Rounded) else self.algorithm
+        return whole if isinstance(whole, EnergyLearning) else None
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
@@ -89,6 +96,7 @@ def build(cfg: DictConfig) -> Parts:
                           "from no step of a relaxation: leave it out, or use algo=pc_incremental")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
+    algorithm = of_precision(algorithm, network, config.precision)
     return Parts(config, device, dataset, network, cost, algorithm, augment)
 
 

@@ -11,7 +11,7 @@ from program import composed
 
 from ebmrun.command import cli
 from ebmrun.command.messages import complaint
-from ebmrun.config import AlignmentConfig, Config, TrainerConfig, typed
+from ebmrun.config import AlignmentConfig, Config, TrainerConfig, require_whole_products, typed
 from ebmrun.errors import ConfigError
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.stencil import Nudge
@@ -57,7 +57,7 @@ def test_a_preset_is_short_and_names_its_source(path):
 @pytest.mark.parametrize(("override", "message"), [
     ("seed=-1", "seed=-1 must lie in 0..2^63-1"),
     ("seed=9223372036854775808", "seed=9223372036854775808 must lie in 0..2^63-1"),
-    ("precision=float16", "precision=float16 is unknown: choose one of float32, float64"),
+    ("precision=float16", "precision=float16 is unknown: choose one of float32, float64, tf32, bf16"),
     ("resume=3", "resume=3 must be true, false, or the folder of a run"),
     ("trainer.epochs=0", "trainer.epochs=0 must be 1 or more"),
     ("trainer.batch_size=0", "trainer.batch_size=0 must be 1 or more"),
@@ -114,5 +114,29 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch):
         Config(device="cuda").torch_device()
 
 
-def test_precisions():
-    assert typed(composed("precision=float64")).dtype == torch.float64
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_tf32_that_is_not_there_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="precision=tf32 needs an NVIDIA GPU.*choose precision=float32, or bf16"):
+        Config(precision="tf32", device=device).torch_device()
+
+
+def test_tf32_is_not_compiled():
+    with pytest.raises(ConfigError, match="precision=tf32 .*trainer.compile=True.*leave out one"):
+        Config(precision="tf32", trainer=TrainerConfig(compile=True))
+
+
+@pytest.mark.parametrize("precision, dtype", [
+    ("float32", torch.float32), ("float64", torch.float64), ("tf32", torch.float32), ("bf16", torch.float32)])
+def test_numbers_are_those_of_the_precision_and_float32_where_products_alone_are_rounded(precision, dtype):
+    assert typed(composed(f"precision={precision}")).dtype == dtype
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
+def test_studies_that_round_nothing_refuse_a_precision_that_asks_for_it(precision):
+    config = Config(precision=precision)
+    if precision.startswith("float"):
+        require_whole_products(config, "paper")
+    else:
+        with pytest.raises(ConfigError, match=f"precision={precision}.*float32 or float64 with study=paper"):
+            require_whole_products(config, "paper")

@@ -13,7 +13,7 @@ from program import composed
 
 from ebmrun.command import cli
 from ebmrun.errors import ConfigError
-from ebmrun.experiment import build, optimizer, references, run
+from ebmrun.experiment import build, first_batch, optimizer, references, run
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive
 from ebmrun.theory.learning import EnergyLearning
@@ -142,6 +142,53 @@ def test_a_gain_that_drowns_a_layer_is_warned_of() -> None:
         warnings.simplefilter("error")
         build(composed(*weak, "precision=float64"))
         build(composed(*weak, "relax.coordinates=error"))
+
+
+@pytest.mark.parametrize("algo", ["bp", "pc", "ep", "rbp"])
+def test_an_algorithm_has_rounded_products_and_its_reference_has_not(algo: str) -> None:
+    words = (f"algo={algo}", "arch.hidden=[12]", "alignment.reference=both")
+    cfg, whole_cfg = composed(*words, "precision=bf16"), composed(*words)
+    parts, whole = build(cfg), build(whole_cfg)
+    x, y = parts.dataset.test.inputs[:20], parts.dataset.test.targets[:20]
+    for name, reference in references(parts, cfg).items():
+        exact = references(whole, whole_cfg)[name].estimate(whole.network, x, y)
+        for g, r in zip(reference.estimate(parts.network, x, y).gradients, exact.gradients, strict=True):
+            assert torch.equal(g, r)
+    found, exact = (each.algorithm.estimate(each.network, x, y) for each in (parts, whole))
+    apart = [float((g - r).norm() / r.norm()) for g, r in zip(found.gradients, exact.gradients, strict=True)]
+    assert all(2**-12 < gap < 2**-3 for gap in apart)  # float32 rounds by 2^-24, bfloat16 by 2^-8
+    output = parts.algorithm.predict(parts.network, x).output
+    assert torch.equal(output, found.output) and not torch.equal(output, exact.output)
+
+
+def test_whole_products_are_those_of_the_algorithm_itself() -> None:
+    for precision in ("float32", "float64"):
+        parts = build(composed(f"precision={precision}"))
+        assert isinstance(parts.algorithm, EnergyLearning) and parts.learning is parts.algorithm
+    assert isinstance(build(composed("precision=bf16")).learning, EnergyLearning)
+    assert build(composed("precision=bf16", "algo=bp")).learning is None
+
+
+@pytest.mark.parametrize("words", [
+    ["algo=pc", "arch=cnn", "arch.pooling=max"], ["algo=lifted", "arch=resnet", "arch.channels=[2,3]", "arch.blocks=1"],
+    ["algo=pc", "energy._target_=networks.Coshine"], ["algo=pc", "nudge=holomorphic", "arch.activation=tanh"],
+    ["algo=ep", "nudge.random_sign=true"], ["algo=pc_clamped"], ["algo=chl"], ["algo=tbp"],
+    ["algo=pc", "relax=gradient_flow", "relax.coordinates=error"], ["algo=pc", "probe.every=1"],
+], ids=" ".join)
+def test_any_composition_may_round_its_products(words: list[str], tmp_path: Path, monkeypatch) -> None:
+    """By little more than float32 the gradient of the first batch differs, and a training goes its way."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    small = ("trainer.batch_size=16", "trainer.max_steps=2", "trainer.log_every=1", "alignment.every=1", "logger=csv")
+    cfg = composed(*words, *small, "precision=bf16", "dataset.limit=64")
+    run(cfg, tmp_path, [])
+    assert summarise(tmp_path / "metrics.csv")["steps"] == 2
+    parts, whole = build(cfg), build(composed(*words, *small, "dataset.limit=64"))
+    (x, y), signs = first_batch(parts), []
+    if parts.config.nudge.random_sign:
+        signs = [torch.ones(16, 1)]
+    found, exact = (each.algorithm.estimate(each.network, x, y, *signs) for each in (parts, whole))
+    gap = math.hypot(*(float((g - r).norm()) for g, r in zip(found.gradients, exact.gradients, strict=True)))
+    assert 2**-12 < gap / math.hypot(*(float(r.norm()) for r in exact.gradients)) < 2**-3
 
 
 def test_a_study_is_named_by_its_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import dtype_of, resolved
+from ebmrun.config import dtype_of, require_whole_products, resolved, typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, energy_learning
@@ -239,7 +239,9 @@ def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength."""
+    """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength, or
+    a precision that rounds products."""
+    require_whole_products(typed(cfg), "paper")
     parts = build(cfg)
     nudge = parts.config.nudge
     if nudge.clamps or nudge.random_sign or nudge.points > 1 or nudge.joint:

@@ -15,7 +15,7 @@ from hydra import compose
 from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ebmrun.config import typed
+from ebmrun.config import require_whole_products, typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import Parts, build
@@ -82,7 +82,7 @@ class Row:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """Measures everything, prints it, and writes relaxation.csv and relaxation.json.
 
-    Raises ConfigError for overrides of what the study itself chooses.
+    Raises ConfigError for overrides of what the study itself chooses, and for a precision that rounds products.
     """
     for override in overrides:
         if override.split("=")[0] in CHOSEN:
@@ -90,6 +90,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
                               "study.max_steps, study.problems or study.networks")
     study = cast(Study, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), cfg.study)))
     config = typed(cfg)
+    require_whole_products(config, "relaxation")
     facts = machine(config.torch_device()) | {
         "precision": config.precision, "dataset": config.dataset.name, "batch_size": config.trainer.batch_size,
         "max_steps": study.max_steps, "batches": study.batches, "command": shlex.join(["ebmrun", *overrides]),

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import PRECISIONS, dtype_of, resolved, typed
+from ebmrun.config import DTYPES, dtype_of, require_whole_products, resolved, typed
 from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.studies.convergence import Fit, at, fit_order
@@ -84,7 +84,7 @@ def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
             own.merge_with({"energy": cfg.study.energies[curve.energy], "nudge": cfg.study.nudges[nudge]})
             learning = energy_learning(own, typed(own), parts.network, parts.cost)
             found += [Curve(f"{member}/{nudge}/{each}", learning, curve.moves, curve.reference, dtype_of(each))
-                      for each in PRECISIONS]
+                      for each in DTYPES]
     return found
 
 
@@ -107,7 +107,8 @@ def shown(fit: Fit | None, predicted: int) -> str:
 
 
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """``study=unification``."""
+    """``study=unification``. Raises ConfigError for a precision that rounds products."""
+    require_whole_products(typed(cfg), "unification")
     parts = build(cfg)
     values = np.geomspace(cfg.study.largest, cfg.study.smallest, cfg.study.points).tolist()
     members = curves(cfg, parts)

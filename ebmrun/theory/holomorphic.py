@@ -10,7 +10,6 @@ Messages and gradients are transposes of the maps and slopes, not adjoints: noth
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import cast, final
@@ -105,12 +104,8 @@ class HolomorphicLearning(EnergyLearning):
 
 def complex_network(network: Network) -> Network:
     """The same network, with the same parameters, at complex states."""
-    twin = copy.copy(network)
-    twin.edges = [[(source, ComplexMap(cast(AffineMap, affine))) for source, affine in edges]
-                  for edges in network.edges]
+    twin = network.through(lambda affine: ComplexMap(cast(AffineMap, affine)))
     twin.activations = [ComplexActivation(f) for f in network.activations]
-    twin.learned = [[(edge, edges[edge][1]) for edge, _ in learned]
-                    for edges, learned in zip(twin.edges, network.learned)]
     return twin
 
 

@@ -7,14 +7,15 @@ Source 0 is the network's input x_0. A chain has one edge a layer, from the laye
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ebmrun.theory.activations import ACTIVATIONS, Activation
-from ebmrun.theory.affine import MaxPool2d, Weighted
+from ebmrun.theory.affine import Map, MaxPool2d, Weighted
 from ebmrun.theory.graph import Layer, gains_of, heights_of, require_graph
 
 __all__ = ["Layer", "Network"]
@@ -66,6 +67,14 @@ class Network(nn.Module):
                 a = a + affine(states[source])
             states.append(f(a))
         return states[-1]
+
+    def through(self, change: Callable[[Map], Map]) -> Network:
+        """The same layers with the same parameters, each map changed into another."""
+        twin = copy(self)
+        twin.edges = [[(source, change(affine)) for source, affine in edges] for edges in self.edges]
+        twin.learned = [[(edge, edges[edge][1]) for edge, _ in learned]
+                        for edges, learned in zip(twin.edges, self.learned)]
+        return twin
 
     @cached_property
     def weights(self) -> list[nn.Parameter]:

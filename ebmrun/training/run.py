@@ -14,7 +14,6 @@ from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, optimizer, references, schedule
 from ebmrun.theory.analog import AnalogLearning
-from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
 from ebmrun.training import checkpoint, folder
 from ebmrun.training.differences import require_same
@@ -65,11 +64,11 @@ def trainer_of(parts: Parts, cfg: DictConfig, processes: Job) -> Trainer:
     """The trainer of a run, its gradients shared out over the processes of a job."""
     config, steps = parts.config, optimizer(cfg, parts.network)
     measured = {name: processes.share(reference) for name, reference in references(parts, cfg).items()}
-    looks = partial(probe, parts.algorithm) if isinstance(parts.algorithm, EnergyLearning) else None
+    looks = partial(probe, parts.learning) if parts.learning else None
     trainer = Trainer(parts.network, processes.share(parts.algorithm), measured, parts.cost, steps, parts.dataset,
                       config.trainer, config.seed, config.alignment.every, processes.shows, parts.augment,
                       schedule(cfg, config, steps), probe=looks, probe_every=config.probe.every,
-                      random_sign=config.nudge.random_sign, noisy=isinstance(parts.algorithm, AnalogLearning))
+                      random_sign=config.nudge.random_sign, noisy=isinstance(parts.learning, AnalogLearning))
     if config.trainer.patience is None:
         return trainer
     if not parts.dataset.val:

@@ -71,6 +71,24 @@ def test_the_state_of_the_optimizer_goes_on(command: Command) -> None:
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_rounded_products_go_on_bit_for_bit(command: Command) -> None:
+    """With weights in float32; another precision is another run."""
+    settings = ("algo=pc", "precision=bf16", "trainer.log_every=1", "alignment.every=5")
+    assert command(*settings, "trainer.max_steps=40", "hydra.run.dir=whole")[0] == 0
+    assert command(*settings, "trainer.max_steps=30", "hydra.run.dir=parts")[0] == 0
+    assert command(*settings, "trainer.max_steps=40", "hydra.run.dir=parts", "resume=true")[0] == 0
+    whole, parts = (checkpoint.load(Path(name, "checkpoint.pt")) for name in ("whole", "parts"))
+    assert whole["network"].keys() == parts["network"].keys()
+    assert all(value.dtype == torch.float32 and torch.equal(value, parts["network"][key])
+               for key, value in whole["network"].items())
+    trained = [[{key: value for key, value in row.items() if not key.startswith("test/")} for row in timeless(run)]
+               for run in ("whole", "parts")]  # the first part ended in an evaluation
+    assert trained[0] == trained[1] and len(trained[0]) == 40
+    status, [line] = command("algo=pc", "trainer.log_every=1", "alignment.every=5", "trainer.max_steps=50",
+                             "hydra.run.dir=parts", "resume=true")
+    assert status == 2 and "precision: saved bf16, now float32" in line
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(command: Command) -> None:
     settings = ("trainer.max_steps=30", "trainer.log_every=1")
     assert command(*settings, "hydra.run.dir=whole")[0] == 0

@@ -15,7 +15,7 @@ from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import Tensor
 
-from ebmrun.config import typed
+from ebmrun.config import require_whole_products, typed
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.experiment import Parts, build, first_batch
 from ebmrun.studies.benchmark import plain
@@ -93,7 +93,7 @@ class Study:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """Measures everything, prints it, and writes benchmark.csv and benchmark.json.
 
-    Raises ConfigError for overrides of what the study itself chooses.
+    Raises ConfigError for overrides of what the study itself chooses, and for a precision that rounds products.
     """
     for override in overrides:
         if override.split("=")[0] in ("algo", "arch"):
@@ -101,6 +101,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
                               "change study.presets or study.cases")
     study = cast(Study, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), cfg.study)))
     config = typed(cfg)
+    require_whole_products(config, "benchmark")
     facts = machine(config.torch_device()) | {
         "precision": config.precision,
         "dataset": config.dataset.name,

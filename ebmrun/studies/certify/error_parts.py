@@ -30,6 +30,7 @@ from ebmrun.theory.coordinates import forward_pass
 from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
+from ebmrun.theory.products import Rounded, of_precision
 from ebmrun.theory.references import Implicit
 
 Gradient = Float[Tensor, "parameters"]
@@ -165,8 +166,9 @@ class Bench:
             return found
         try:
             exact, _ = self._gradient(learning, exact=True)
-            asked, _ = self._gradient(learning, exact=False)
-            drawn = self._drawn(noisy) if isinstance(noisy, AnalogLearning) else []
+            network, precision = self.parts.network, self.parts.config.precision
+            asked, _ = self._gradient(of_precision(learning, network, precision), exact=False)
+            drawn = self._drawn(of_precision(noisy, network, precision)) if isinstance(noisy, AnalogLearning) else []
         except RunError:
             return found
         return replace(
@@ -177,7 +179,7 @@ class Bench:
             total=(mean_square([each - limit for each in drawn]) if drawn else float((asked - limit).norm())) / size,
         )
 
-    def _drawn(self, learning: AnalogLearning) -> list[Gradient]:
+    def _drawn(self, learning: AnalogLearning | Rounded) -> list[Gradient]:
         """Estimates as asked, each with noise of its own."""
         network, x, y = self._as_asked
         keys = torch.arange(DRAWS * len(x), device=x.device).view(DRAWS, len(x), 1)

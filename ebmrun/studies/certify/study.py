@@ -46,12 +46,12 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     Raises ConfigError for an energy whose functions contradict each other, as any run does, and for backprop itself.
     """
     parts = build(cfg)
-    if not isinstance(parts.algorithm, EnergyLearning):
+    if parts.learning is None:
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
     if parts.config.trainer.update != "at_equilibrium":
         raise ConfigError(f"trainer.update={parts.config.trainer.update} moves the weights as states relax, and a "
                           "certificate holds them: set trainer.update=at_equilibrium")
-    found = certify(parts, parts.algorithm, cfg)
+    found = certify(parts, parts.learning, cfg)
     print("\n".join(lines(found)))
     columns = [column(found, key) for key in COLUMNS]
     with Tracker(run_dir, resolved(cfg), parts.config.logger, columns, None, overrides) as tracker:
