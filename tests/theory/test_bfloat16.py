@@ -116,8 +116,8 @@ def test_winners_are_told_apart_by_all_digits() -> None:
     pool = in_bfloat16(MaxPool2d(affine, 2))
     x = torch.tensor([[[[200.0, 3.0], [200.0, 7.0]]]])
     dx = torch.tensor([[[[0.0, 0.0], [2.0**-10, 0.0]]]])
-    gain, piece = pool.increment(dx, pool.anchor(x))
-    assert gain.item() == 2.0**-10 and piece.item() == 2
+    gain, piece = pool.increment(dx, pool.anchor(pool.trace(x)[1]))
+    assert gain.item() == 2.0**-10 and piece.places.item() == 2
 
 
 @torch.no_grad()

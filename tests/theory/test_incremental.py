@@ -188,7 +188,7 @@ def test_what_is_compared_with_backprop_is_what_the_weights_moved_by(command):
                    "hydra.run.dir=run").status == 0
     cfg = composed(*SMALL, "precision=float64")
     parts = build(cfg)
-    x, y = next(iter(trainer_of(parts, cfg, Job()).batches_after(0)))
+    x, y, _ = next(iter(trainer_of(parts, cfg, Job()).batches_after(0)))
     truth = backprop(parts.network, parts.cost, x, y)
     after = checkpoint.load(Path("run/checkpoint.pt"))["network"]
     moved = math.sqrt(sum(float((p - after[name]).detach().square().sum())

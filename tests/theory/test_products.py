@@ -150,9 +150,9 @@ class Watching:
     def _look(self) -> None:
         self.seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
 
-    def estimate(self, network: Network, x: Tensor, y: Tensor, *signs: Tensor) -> Estimate:
+    def estimate(self, network: Network, x: Tensor, y: Tensor, **drawn: Tensor) -> Estimate:
         self._look()
-        return Estimate(list(signs), y)
+        return Estimate(list(drawn.values()), y)
 
     def predict(self, network: Network, x: Tensor) -> Prediction:
         self._look()
@@ -175,7 +175,7 @@ def test_tf32_is_allowed_in_an_estimate_and_nowhere_else(allowed: tuple[bool, bo
     assert isinstance(rounded, Rounded)
     x, y = batch(network)
     signs = torch.ones(6, 1)
-    assert rounded.estimate(network, x, y, signs).gradients == [signs]
+    assert rounded.estimate(network, x, y, signs=signs).gradients == [signs]
     with pytest.raises(RuntimeError, match="stopped"):
         rounded.predict(network, x)
     assert watching.seen == [(True, True), (True, True)]
