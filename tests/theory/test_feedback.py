@@ -285,3 +285,4 @@ def test_a_copy_and_another_precision_keep_their_own_way_down():
         assert other.down["weight"] is other.feedback and other.feedback.dtype == torch.float32
         assert one.down["weight"] is one.feedback and one.feedback.dtype == torch.float64
     assert [pair[1] for pair in twin.followers(1)] == [weighted(twin)[1].feedback]
+    assert not any(untied(random_mlp(), Random()).followers(l) for l in range(4))

@@ -106,7 +106,8 @@ def test_backprop_goes_by_the_way_down_that_there_is_and_is_measured_against_its
 
 
 @pytest.mark.parametrize("words", [("algo=pc_clamped", "relax.step_size=0.7"), ("algo=ep_centered",), ("algo=chl",),
-                                   ("algo=lifted",), ("algo=rbp",), ("algo=pc", "nudge=holomorphic"), ("algo=pc_first_step",),
+                                   ("algo=lifted",), ("algo=rbp",), ("algo=pc_first_step",),
+                                   ("algo=pc", "nudge=holomorphic"),
                                    ("algo=pc", "arch=cnn", "arch.channels=[4]", "arch.pooling=max"),
                                    ("algo=lifted", "arch.stream=identity", "arch=resmlp")],
                          ids=lambda words: "-".join(words))
