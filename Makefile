@@ -7,7 +7,7 @@ DATA := $(or $(EBMRUN_DATA),data)
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce rules lint clean
+.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce rules feedback lint clean
 .PHONY: mnist-is-there
 .DEFAULT_GOAL := help
 
@@ -71,6 +71,16 @@ rules: mnist-is-there $(VENV)/ready-to-test  ## nine learning rules on MNIST, in
 	    hydra.sweep.dir=outputs/rules/random_sign
 	$(BIN)/ebmrun -m algo=tbp,rbp $(RULES) hydra.sweep.dir=outputs/rules/backprop
 	$(BIN)/python scripts/table_rules.py results/rules outputs/rules/*/
+
+FEEDBACK = -m algo=pc,lifted,ep_centered,chl dataset=mnist arch.activation=tanh optim.lr=0.02 optim.weight_decay=1e-2 \
+    trainer.epochs=1 alignment.every=25 seed=0 logger=csv
+
+feedback: mnist-is-there $(VENV)/ready-to-test  ## weights of their own for the way down, into results/feedback
+	rm -rf outputs/feedback
+	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random,sign,kolen_pollack arch.hidden=[128,64] \
+	    hydra.sweep.dir=outputs/feedback/deep
+	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random arch.hidden=[256] hydra.sweep.dir=outputs/feedback/shallow
+	$(BIN)/python scripts/table_feedback.py results/feedback outputs/feedback/deep outputs/feedback/shallow
 
 lint: $(VENV)/ready-to-test  ## check style and types
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """ebmrun trains energy-based networks and measures how close their gradients are to backpropagation.
 
 From Python, in the command's words: ``compose`` a configuration, ``build`` its parts, ``train``, ``load`` a run. To
-derive from: ``Energy`` (or ``ByValue``), ``Cost``, ``Activation``, ``Map``; to build of: ``Network``, ``Layer`` and the
-maps. Each is loaded when it is first asked for.
+derive from: ``Energy`` (or ``ByValue``), ``Cost``, ``Activation``, ``Map``, ``Untied``; to build of: ``Network``,
+``Layer`` and the maps. Each is loaded when it is first asked for.
 """
 
 from importlib import import_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from ebmrun.theory.affine import Map as Map
     from ebmrun.theory.affine import MaxPool2d as MaxPool2d
     from ebmrun.theory.affine import Skip as Skip
+    from ebmrun.theory.affine import Weighted as Weighted
     from ebmrun.theory.affine import Wrapped as Wrapped
     from ebmrun.theory.algorithm import Algorithm as Algorithm
     from ebmrun.theory.algorithm import Estimate as Estimate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # the same as below, for type checkers and editors
     from ebmrun.theory.energies import Energy as Energy
     from ebmrun.theory.energies import ExactDisplacement as ExactDisplacement
     from ebmrun.theory.energies import ExactError as ExactError
+    from ebmrun.theory.feedback import Untied as Untied
     from ebmrun.theory.network import Layer as Layer
     from ebmrun.theory.network import Network as Network
 
@@ -44,10 +46,11 @@ PLACES = {
     "api": "Run Trial build compose load train",
     "errors": "ConfigError RunError",
     "theory.activations": "ACTIVATIONS Activation",
-    "theory.affine": "AvgPool2d Chain Conv2d Linear Map MaxPool2d Skip Wrapped",
+    "theory.affine": "AvgPool2d Chain Conv2d Linear Map MaxPool2d Skip Weighted Wrapped",
     "theory.algorithm": "Algorithm Estimate Prediction",
     "theory.cost": "Cost",
     "theory.energies": "ByValue Energy ExactDisplacement ExactError",
+    "theory.feedback": "Untied",
     "theory.network": "Layer Network",
 }
 PLACE = {name: place for place, names in PLACES.items() for name in names.split()}

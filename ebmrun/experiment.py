@@ -26,6 +26,7 @@ from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
 from ebmrun.theory.feedback import Feedback
+from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
@@ -70,8 +71,7 @@ def build(cfg: DictConfig) -> Parts:
     network = initialise(network, config.seed).to(device, config.dtype)
     require_owned(network)
     require_affine(network)
-    feedback: Feedback = _made("feedback", cfg.feedback, Feedback)
-    mismatched(feedback, config.noise).give(network, config.seed)
+    mismatched(_made("feedback", cfg.feedback, Feedback), config.noise).give(network, config.seed)
     if config.noise.writes:
         hold(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
@@ -94,8 +94,8 @@ def first_batch(parts: Parts) -> tuple[Tensor, Tensor]:
 
 
 def backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> Backprop:
-    """``algo.build`` of backpropagation."""
-    return Backprop(cost)
+    """``algo.build`` of backpropagation, by the network's own way down."""
+    return backprop_of(network, cost)
 
 
 def recurrent_backprop(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> RecurrentBackprop:
@@ -110,6 +110,10 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
     if config.relax.frozen and not energy.feedforward:
         raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
                           f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
+    if config.relax.acceleration in ("adaptive", "conjugate") and not network.tied:
+        raise ConfigError(f"relax.acceleration={config.relax.acceleration} seeks the minimum of an energy, and where "
+                          "messages go down by weights of their own there is none: use relax=auto, sweep or anderson, "
+                          "or feedback=tied")
     return EnergyLearning(energy, config.nudge, config.relax, cost)
 
 
@@ -199,6 +203,10 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
     except Exception as error:
         raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}; optim=torch has no "
                           "keys but lr") from error
+    followed = any(network.followers(l) for l in range(network.depth))
+    if followed and not all(group.get("weight_decay") for group in made.param_groups):
+        warnings.warn("feedback that takes the steps of the weights becomes one with them only as both decay, and the "
+                      "optimizer has no decay: set optim.weight_decay=1e-2", stacklevel=2)
     closure = inspect.signature(type(made).step).parameters.get("closure")
     if closure and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optim._target_={cfg.optim._target_} asks for the loss again within a step, which a "

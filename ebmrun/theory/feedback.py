@@ -118,8 +118,11 @@ def owns_parameters(affine: Map) -> bool:
 
 
 def angles(network: Network) -> dict[str, float]:
-    """Between B and W in degrees, over all maps and by layer: feedback/angle, feedback/angle/NAME."""
+    """Between B and W in degrees, over all maps and by layer: feedback/angle, feedback/angle/NAME. None of a network
+    whose messages go down by the transposes."""
     pairs = {name: maps for name, maps in zip(network.names, network.untied) if maps}
+    if not pairs:
+        return {}
     found = alignment([[each.down["weight"] for each in maps] for maps in pairs.values()],
                       [[each.weight for each in maps] for maps in pairs.values()], "feedback", list(pairs))
     return {key: value for key, value in found.items() if "/angle" in key}

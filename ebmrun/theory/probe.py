@@ -43,7 +43,8 @@ NEAR, TOLERANCE = 1e-2, 1e-3  # relative: how near to an eigenvalue mu is, and w
 @torch.no_grad()
 def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> dict[str, float]:
     """The numbers of one batch, under ``KEYS``. What has no meaning is left out, as all is where nothing relaxes, or
-    work where the energy is not convex, or nudges are complex or drawn; so is what misses its tolerance. Raises
+    work where the energy is not convex, all but the cosine where there is none (``feedback``), and all where nudges are
+    complex or drawn; so is what misses its tolerance. Raises
     Diverged."""
     nudge = learning.nudge
     if learning.relaxation.frozen or network.depth == nudge.clamps or nudge.random_sign or nudge.points > 1:
@@ -58,13 +59,15 @@ def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> di
     once = replace(how, order="sweep", acceleration="none", step_size=1.0, tol=0.0, frozen=learning.energy.feedforward)
     gradient, swept = (learning.learning_rule(space, read(space, way, how))
                        for way, how in ((nudged, how), (relax(space, pull, once, 1), once)))
+    cosine = {KEYS[3]: alignment([gradient], [swept])["alignment/cosine"]}
+    if not network.tied:  # there is no energy, nor a Hessian that is symmetric
+        return cosine
     # Steps of more than all the way leave the range of a unit, where there is no energy; answers do not.
     reached = nudged.last.answers if nudged.how.step_size > 1 else nudged.last.moved
     start = [*space.free.states[:-1], pull.targets if pull.clamps else space.free.states[-1]]
     here, before = (Curved(space, pull, states, nudged.last) for states in (reached, start))
     mu, share = here.largest_eigenvalue(), here.work_done(before.energy)
-    found = mu, 2 / mu, share, alignment([gradient], [swept])["alignment/cosine"]
-    return {key: value for key, value in zip(KEYS, found) if math.isfinite(value)}
+    return {key: value for key, value in zip(KEYS, (mu, 2 / mu, share)) if math.isfinite(value)} | cosine
 
 
 class Curved:

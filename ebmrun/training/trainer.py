@@ -18,6 +18,7 @@ from ebmrun.errors import Diverged
 from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.feedback import angles
 from ebmrun.theory.network import Network
 from ebmrun.theory.probe import KEYS
 from ebmrun.training.noise_keys import noise_keys
@@ -34,10 +35,10 @@ ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/fre
 @dataclass(frozen=True)
 class Trainer:
     """Trains ``network`` in place. Every ``align_every`` steps (0: never) the gradient is measured against those of
-    ``references``, whose names are the prefixes of the measures, and every ``probe_every`` steps ``probe`` looks at the
-    relaxation, where there is one. ``shows`` allows a progress bar, on a terminal; ``selection`` is told of every
-    evaluation, and may end the training. With ``random_sign`` the algorithm is given a sign for each example,
-    with ``noisy`` a key to its noise."""
+    ``references``, whose names are the prefixes of the measures, and weights of the way down against those of the way
+    up; every ``probe_every`` steps ``probe`` looks at the relaxation, where there is one. ``shows`` allows a progress
+    bar, on a terminal; ``selection`` is told of every evaluation, and may end the training. With ``random_sign`` the
+    algorithm is given a sign for each example, with ``noisy`` a key to its noise."""
 
     network: Network
     algorithm: Algorithm
@@ -65,7 +66,7 @@ class Trainer:
         names = self.network.names
         aligned = [key for each in self.references for key in (*columns(names, each), f"{each}/reference_converged")]
         return ["epoch", *losses, *self._rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else []),
-                *(KEYS if self.probe_every else [])]
+                *(angles(self.network) if self.align_every else []), *(KEYS if self.probe_every else [])]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,14 +102,15 @@ class Trainer:
                 aligns = self.align_every > 0 and step % self.align_every == 0
                 probes = self.probe_every > 0 and step % self.probe_every == 0
                 logs = aligns or probes or epoch_ends or step % self.config.log_every == 0
-                regime = self.probe(self.network, x, y) if self.probe and probes else {}
+                found = self.probe(self.network, x, y) if self.probe and probes else {}
                 truth = {name: r.estimate(self.network, x, y) for name, r in self.references.items()} if aligns else {}
+                found |= angles(self.network) if aligns else {}
                 start = self._clock(wait=logs)
                 estimate = gradient(self.network, x, y, **drawn)
                 self._update(estimate, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
-                    row |= self._rates() | self._measures(estimate, y) | regime
+                    row |= self._rates() | self._measures(estimate, y) | found
                     for name, reference in truth.items():
                         row |= self._alignment(name, estimate, reference)
                     bar.set_postfix(_shown(row), refresh=False)

@@ -151,3 +151,30 @@ def test_the_table_shows_the_regime_of_the_closed_form() -> None:
     now = {line[2:27].strip(): line[27:].split()[0] for line in lines(found) if line.startswith("  ")}
     assert (now["largest stable step"], now["work done"], now["cosine to one sweep"]) == ("1.67", "99.4%", "1.000000")
     assert flat(found)["probe/largest_eigenvalue"] == pytest.approx(1.2, rel=1e-9)
+
+
+@pytest.mark.parametrize("overrides, verdict, order", [
+    (["algo=pc", "feedback=random"], "feedback alignment", 1),
+    (["algo=lifted", "nudge=centered", "feedback=sign"], "feedback alignment", 2),
+    (["algo=chl", "feedback=random"], "feedback alignment", 1),
+], ids=lambda value: "-".join(value) if isinstance(value, list) else None)
+def test_without_an_energy_the_limit_is_feedback_alignment(overrides: list[str], verdict: str, order: int) -> None:
+    found = certificate(*overrides)
+    said = "\n".join(lines(found))
+    assert found.verdict.name == verdict and found.order.confirms(order, margin=0.1)
+    assert "energy contract" not in said and "energy                   none" in said
+    assert "backprop with those weights for the transposes: feedback alignment" in said
+    assert "approximates feedback alignment: yes" in found.verdict.sentence
+    keys = flat(found)
+    assert keys["energy"] == "none" and keys["reference"] == "feedback alignment"
+    assert "own/to_feedback_alignment" in keys and not any("to_backprop" in key for key in keys)
+    assert keys.keys() & {"probe/stable_step", "probe/work_done"} == set()
+
+
+def test_without_an_energy_equilibrium_propagation_has_no_gradient_of_its_own() -> None:
+    """Its estimate tends to that of a vector field, which is no gradient (Scellier et al. 2018), and to feedback
+    alignment as the gain falls."""
+    found = certificate("algo=ep_centered", "feedback=random")
+    assert found.verdict.name == "neither"
+    assert found.verdict.sentence == "neither feedback alignment nor its own equilibrium gradient"
+    assert found.gain_order.confirms(1, margin=0.1)

@@ -22,6 +22,7 @@ from ebmrun.studies.certify.verdict import (
 from ebmrun.studies.convergence import Fit
 
 KNOBS = {"nudge.strength": "λ", "energy.feedback_gain": "γ"}
+UNTIED = "feedback alignment"  # what stands for backprop where messages go down by other weights than the transposes
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Certificate:
     ``gain_points`` are those of a falling feedback gain, at the least nudge bias; none where the reference is backprop
     at any gain. ``free_distance`` is that of the free equilibrium from the forward pass, None where it has none.
     Disagreements are those between the energy's functions, by unit; ``regime`` is what ``theory.probe`` finds at the
-    present setting.
+    present setting. ``limit`` is ``backprop``, or ``UNTIED`` where the network's way down is not the transpose: there
+    is no energy then, and wherever these parts say backprop, it is by the weights of that way down.
     """
 
     composition: str
@@ -56,6 +58,7 @@ class Certificate:
     gain_points: list[Point]
     own: Point
     regime: dict[str, float] = field(default_factory=dict)
+    limit: str = "backprop"
 
     @cached_property
     def order(self) -> Fit | None:
@@ -72,6 +75,15 @@ class Certificate:
 
     @cached_property
     def verdict(self) -> Verdict:
+        found = self._of_backprop
+        return Verdict(self.said(found.name), self.said(found.sentence))
+
+    def said(self, words: str) -> str:
+        """Words about backprop, about what this composition has in its place."""
+        return words.replace("backprop", self.limit)
+
+    @property
+    def _of_backprop(self) -> Verdict:
         if not self.reference.settled:
             return unreferenced(self.reference.residual)
         if self.knob == "energy.feedback_gain":
@@ -102,6 +114,7 @@ def flat(found: Certificate) -> dict[str, float | str]:
         "free/gradient_gap": reference.gap, "reference": reference.name, "reference/residual": reference.residual,
     }
     keys: dict[str, float | str] = {key: value for key, value in known.items() if value is not None}
+    keys |= {} if found.limit != UNTIED else {"energy": "none", "reference": found.said(reference.name)}
     keys |= {f"contract/{unit}/{name}": gap for unit, gaps in found.disagreements.items() for name, gap in gaps.items()}
     for name in ("order", "order_to_backprop", "gain_order"):
         fit = getattr(found, name)
@@ -114,21 +127,30 @@ def flat(found: Certificate) -> dict[str, float | str]:
     if found.best:
         keys |= {f"best/{key}": getattr(found.best, key) for key in (
             "bias", "order", "noise", "strength", "error", "strength_in_square", "error_in_square")}
-    return keys | found.regime
+    return {column(found, key): value for key, value in (keys | found.regime).items()}
+
+
+def column(found: Certificate, key: str) -> str:
+    """A key, which names the limit where that is not backprop."""
+    return found.said(key).replace(UNTIED, "feedback_alignment")
 
 
 def lines(found: Certificate) -> Iterator[str]:
     """The certificate for people to read."""
     worst = max(gap for gaps in found.disagreements.values() for gap in gaps.values())
     yield f"\n{found.composition}"
-    yield f"  {'energy contract':<24} holds: its functions differ by {worst:.1g} at most"
+    if found.limit == UNTIED:
+        yield f"  {'energy':<24} none: messages go down by other weights than the transposes"
+        yield f"  {'what still holds':<24} {_identity(found)}"
+    else:
+        yield f"  {'energy contract':<24} holds: its functions differ by {worst:.1g} at most"
     yield f"  {'free equilibrium':<24} {_free(found)}"
     symbol = KNOBS[found.knob]
     apart = found.reference.name != "backprop"
-    name = f"error to {'own equilibrium' if apart else 'backprop'}"
+    name = f"error to {'own equilibrium' if apart else found.limit}"
     yield f"  {name:<24} {_fit(found.order, symbol, found.points, 'bias')}"
     if apart:
-        yield f"  {'error to backprop':<24} {_fit(found.order_to_backprop, symbol, found.points, 'to_backprop')}"
+        yield f"  {f'error to {found.limit}':<24} {_fit(found.order_to_backprop, symbol, found.points, 'to_backprop')}"
         yield f"  {'the same, falling gain':<24} {_fit(found.gain_order, 'γ', found.gain_points, 'to_backprop')}"
     yield f"  {'verdict':<24} {found.verdict.sentence}"
     if found.best:
@@ -148,6 +170,12 @@ def lines(found: Certificate) -> Iterator[str]:
         ("cosine to one sweep", "probe/cosine_to_one_sweep", ".6f"),
     ):
         yield f"  {label:<24} {format(found.regime[key], form) if key in found.regime else '-':>12}"
+
+
+def _identity(found: Certificate) -> str:
+    """What theory says of a composition without an energy."""
+    symbol = "γ" if found.knob == "energy.feedback_gain" or found.reference.name != "backprop" else "λ"
+    return f"as {symbol} → 0, backprop with those weights for the transposes: {found.limit}"
 
 
 def _free(found: Certificate) -> str:

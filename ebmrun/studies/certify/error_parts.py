@@ -27,9 +27,10 @@ from ebmrun.experiment import Parts, first_batch
 from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.analog import AnalogLearning, perfect
 from ebmrun.theory.coordinates import forward_pass
+from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.probe import probe
-from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.theory.references import Implicit
 
 Gradient = Float[Tensor, "parameters"]
 TOLERANCE = 1e-13
@@ -105,8 +106,8 @@ class Bench:
 
     @cached_property
     def backprop(self) -> Gradient:
-        """In float64."""
-        return self._gradient(Backprop(self.parts.cost), exact=True)[0]
+        """In float64, by the network's own way down."""
+        return self._gradient(backprop_of(self.parts.network, self.parts.cost), exact=True)[0]
 
     def implicit(self, learning: EnergyLearning) -> tuple[Gradient, Estimate]:
         """The gradient at the free equilibrium of a member, in float64, with how that was reached."""

@@ -21,12 +21,12 @@ def draw(found: Certificate, path: Path) -> None:
     symbol = KNOBS[found.knob]
     figure = Figure(figsize=(11, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    own_name = "to backprop" if found.reference.name == "backprop" else "to its own equilibrium's gradient"
+    own_name = f"to {found.limit}" if found.reference.name == "backprop" else "to its own equilibrium's gradient"
     curve(left, found.points, "bias", f"{own_name}, against {symbol}", "#0072b2", "o", found.order, size=8)
     if found.gain_points:
-        curve(left, found.points, "to_backprop", f"to backprop, against {symbol}", "#d55e00", "s",
+        curve(left, found.points, "to_backprop", f"to {found.limit}, against {symbol}", "#d55e00", "s",
               found.order_to_backprop)
-        curve(left, found.gain_points, "to_backprop", "to backprop, against γ", "#009e73", "^", found.gain_order)
+        curve(left, found.gain_points, "to_backprop", f"to {found.limit}, against γ", "#009e73", "^", found.gain_order)
     left.set(xlabel="nudge strength λ, or feedback gain γ" if found.gain_points else f"{found.knob} {symbol}",
              ylabel="relative error of the gradient", title="fully relaxed, float64")
     for key, label, colour in PARTS:

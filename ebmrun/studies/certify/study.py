@@ -6,7 +6,9 @@ With a fully relaxed estimate g(h) in float64,
 
 h is the nudge strength and r the gradient at the free equilibrium: backprop where that is the forward pass, and by
 implicit differentiation elsewhere, whose distance from backprop is measured too. Where the output is clamped and no
-strength is left, h is the feedback gain and r the gradient of backprop (Xie & Seung 2003; Millidge et al. 2023).
+strength is left, h is the feedback gain and r the gradient of backprop (Xie & Seung 2003; Millidge et al. 2023). Where
+messages go down by other weights than the transposes, there is no energy, and r is feedback alignment, backprop by
+those weights (Lillicrap et al. 2016).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ebmrun import files
 from ebmrun.config import resolved
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import Parts, build
-from ebmrun.studies.certify.certificate import KNOBS, Certificate, Reference, flat, lines
+from ebmrun.studies.certify.certificate import KNOBS, UNTIED, Certificate, Reference, column, flat, lines
 from ebmrun.studies.certify.error_parts import Bench, Gradient, Point
 from ebmrun.studies.certify.figure import draw
 from ebmrun.studies.certify.verdict import EXACT
@@ -48,7 +50,8 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
     found = certify(parts, parts.algorithm, cfg)
     print("\n".join(lines(found)))
-    with Tracker(run_dir, resolved(cfg), parts.config.logger, COLUMNS, None, overrides) as tracker:
+    columns = [column(found, key) for key in COLUMNS]
+    with Tracker(run_dir, resolved(cfg), parts.config.logger, columns, None, overrides) as tracker:
         for step, row in enumerate(rows(found)):
             tracker.log(step, row)
         tracker.finish(flat(found))
@@ -98,6 +101,7 @@ def certify(parts: Parts, learning: EnergyLearning, cfg: DictConfig) -> Certific
         gain_points=gain_points,
         own=sweep(learning, knob, [own], True)[0] if reference.settled else Point(own),
         regime=bench.regime(learning),
+        limit="backprop" if parts.network.tied else UNTIED,
     )
 
 
@@ -140,5 +144,5 @@ def rows(found: Certificate) -> list[dict[str, float]]:
     """One a point, with the column of what was moved."""
     clamps = found.knob == "energy.feedback_gain"
     columns = [("gain" if clamps else "strength", p) for p in found.points] + [("gain", p) for p in found.gain_points]
-    return [{name if key == "value" else key: value for key, value in p.measured.items()}
+    return [{name if key == "value" else column(found, key): value for key, value in p.measured.items()}
             for name, p in columns]
