@@ -17,8 +17,8 @@ from ebmrun.report import markdown
 NUDGES = {1: "single, order 1", 2: "centered, order 2", 4: "fourth-order"}
 LEVELS = ("#0072b2", "#e69f00", "#d55e00")
 AXES = {
-    "readings": "noise of each reading σ", "states": "noise of each step on each state", "reading_bits": "bits of a reading",
-    "weight_bits": "bits of a weight",
+    "readings": "noise of each reading σ", "states": "noise of each state at each step",
+    "reading_bits": "bits of a reading", "weight_bits": "bits of a weight",
 }
 MEMBERS = {
     "pc, λ = 0.3": ("#0072b2", "o"), "lifted, λ = 0.3": ("#009e73", "s"), "ep_centered, λ = 0.3": ("#d55e00", "^"),
@@ -101,7 +101,7 @@ def accuracies(folder: Path, path: Path) -> list[list[str]]:
         if key.endswith("bits"):
             axis.set_xticks([3, 4, 6, 8])
     axes[0].set_ylabel("test accuracy, %")
-    axes[0].legend(frameon=False, fontsize=9, loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=10)
     figure.suptitle("Digits, 64 tanh units, 8 epochs, three seeds. Dotted: without imperfections", fontsize=11)
     figure.savefig(path, dpi=95)
     clean = [["none", member, "", f"{np.mean(each):.1f} ± {np.std(each, ddof=1) / len(each) ** 0.5:.1f}",
@@ -131,24 +131,29 @@ A nudge has a bias of b λᵖ. The difference of readings that carry noise has a
 
     λ* = (σ / (p b))^(1 / (p + 1))
 
-Bias and noise are independent, so that over many draws their squares add up; that moves the minimum up by p^(1/(2(p+1))),
-1 for p = 1, 1.12 for 2 and 1.15 for 4. Lifted energy, the default network of tanh units on the first batch of the digits, float64;
-b, p and σ (relative to the gradient, as `study=certify` measures them), the two predictions, and what was measured:
+Bias and noise are independent, so that over many draws their squares add up; that moves the minimum up by
+p^(1/(2(p+1))), 1 for p = 1, 1.12 for 2 and 1.15 for 4. Lifted energy, the default network of tanh units on the first
+batch of the digits, float64; b, p and σ (relative to the gradient, as `study=certify` measures them), the two predictions, and what
+was measured:
 
 {markdown.table(["nudge", "noise", "b", "p", "σ", "λ*", "in squares", "measured", "measured / λ*", "predicted error",
                  "measured error"], laws)}
 
-The grid has steps of a factor of 1.26. A higher order takes a stronger nudge and leaves less noise; complex nodes of the same order
-have smaller weights, and so read better than real ones.
+The strengths measured lie a factor of 1.26 apart. A higher order stands a stronger nudge, which leaves less noise; the
+complex nodes have smaller weights and a smaller bias than the real ones of the same order.
 
 ## What a training makes of it
 
 ![Accuracy against noise and bits](accuracy.png)
 
+A strong nudge (λ or γ of 0.3) is read well enough where the default of `pc`, 1e-4, drowns in noise or in the first bit.
+What the Hopfield energy reads are states, which fill the range of the readings; the messages of the other two are small
+errors, and need more bits. Three bits of a weight are steps of 1/3, which round all initial weights to 0.
+
 {markdown.table(["imperfection", "algorithm", "value", "test accuracy, %", "seeds"], accuracy)}
 
-Made by `make hardware`: runs of `ebmrun study=certify` and of `ebmrun`, then `python scripts/figure_hardware.py`. Errors:
-[errors.csv](errors.csv).
+Made by `make hardware`: runs of `ebmrun study=certify` and of `ebmrun`, then `python scripts/figure_hardware.py`.
+Errors: [errors.csv](errors.csv).
 """)
 
 
