@@ -7,7 +7,7 @@ DATA := $(or $(EBMRUN_DATA),data)
 # One thread for each process: the tests run in two, and threads that wait for each other stall on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce rules feedback lint clean
+.PHONY: help run test test-data test-all mutants benchmark relaxation reproduce rules feedback hardware lint clean
 .PHONY: mnist-is-there
 .DEFAULT_GOAL := help
 
@@ -82,6 +82,27 @@ feedback: mnist-is-there $(VENV)/ready-to-test  ## weights of their own for the 
 	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random arch.hidden=[128] optim.lr=0.01 \
 	    hydra.sweep.dir=outputs/feedback/one_layer
 	$(BIN)/python scripts/table_feedback.py results/feedback outputs/feedback/two_layers outputs/feedback/one_layer
+
+HARDWARE = arch.hidden=[64] arch.activation=tanh trainer.epochs=8 alignment.every=0 seed=0,1,2 logger=csv
+FAULTS = noise.readings=0,1e-3,1e-2,1e-1 noise.reading_bits=3,4,6,8 noise.weight_bits=3,4,6,8
+
+hardware: $(VENV)/ready-to-test  ## noise, bits and the best strength of a nudge, into results/hardware
+	rm -rf outputs/hardware
+	$(BIN)/ebmrun -m study=certify algo=lifted arch.activation=tanh precision=float64 logger=csv nudge.strength=0.01 \
+	    nudge=single,centered,fourth_order,holomorphic noise.readings=1e-5,1e-4,1e-3 study.strengths.largest=0.45 \
+	    study.strengths.smallest=1e-4 study.strengths.points=37 hydra.sweep.dir=outputs/hardware/strength
+	for fault in $(FAULTS) 'noise.states=1e-3,1e-2,1e-1 relax.max_steps=20'; do \
+	    place=$${fault%%=*}; \
+	    $(BIN)/ebmrun -m algo=chl $$fault $(HARDWARE) energy.feedback_gain=0.3 \
+	        hydra.sweep.dir=outputs/hardware/accuracy/chl/$$place && \
+	    $(BIN)/ebmrun -m algo=pc,lifted,ep_centered $$fault $(HARDWARE) nudge.strength=0.3 \
+	        hydra.sweep.dir=outputs/hardware/accuracy/strong/$$place || exit 1; \
+	done
+	for fault in $(FAULTS); do \
+	    $(BIN)/ebmrun -m algo=pc $$fault $(HARDWARE) \
+	        hydra.sweep.dir=outputs/hardware/accuracy/weak/$${fault%%=*} || exit 1; \
+	done
+	$(BIN)/python scripts/figure_hardware.py outputs/hardware/strength outputs/hardware/accuracy results/hardware
 
 lint: $(VENV)/ready-to-test  ## check style and types
 	$(BIN)/ruff check .

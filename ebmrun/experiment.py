@@ -80,8 +80,7 @@ def build(cfg: DictConfig) -> Parts:
     network = initialise(network, config.seed).to(device, config.dtype)
     require_owned(network)
     require_affine(network)
-    feedback: Feedback = _made("feedback", cfg.feedback, Feedback)
-    mismatched(feedback, config.noise).give(network, config.seed)
+    mismatched(_made("feedback", cfg.feedback, Feedback), config.noise).give(network, config.seed)
     if config.noise.writes:
         hold(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)

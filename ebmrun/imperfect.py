@@ -58,7 +58,7 @@ def mismatched(feedback: Feedback, noise: Noise) -> Feedback:
 def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
     """Raises ConfigError for noise that an algorithm would not see."""
     noise = config.noise
-    for key in ("states", "messages", "readings", "reading_bits", "mismatch"):
+    for key in ("states", "messages", "readings", "reading_bits"):
         if getattr(noise, key) and not isinstance(algorithm, EnergyLearning):
             raise ConfigError(f"noise.{key}={getattr(noise, key)} has no use in algo={name}, which relaxes and reads "
                               "no states: use noise=none, of which weight_bits and asymmetry may be set, or algo=ep")

@@ -232,6 +232,21 @@ MUTANTS = [
            "if config.nudge.needs_no_free_gradient and not energy.feedforward:", "if False:", "family"),
     Mutant("clamping against another cost", "ebmrun/experiment.py",
            "if config.nudge.clamps:", "if False:", "family"),
+    Mutant("misread states left out", "ebmrun/theory/analog.py",
+           ", Term(weights.of(l, message), misread, piece, False)]", "]", "analog"),
+    Mutant("misread states met by true messages alone", "ebmrun/theory/analog.py",
+           "Term(wrong, below + misread, piece), Term(weights", "Term(wrong, below, piece), Term(weights", "analog"),
+    Mutant("displacements read in place of messages", "ebmrun/theory/analog.py",
+           "if space.relative and free.feedback:", "if False:", "analog"),
+    Mutant("free node not read", "ebmrun/theory/analog.py", "if not weights.free:", "if True:", "analog"),
+    Mutant("noise of states left out", "ebmrun/theory/analog.py", "self.machine.noise.states)", "0.0)", "analog"),
+    Mutant("noise of messages left out", "ebmrun/theory/analog.py", "self.machine.noise.messages)", "0.0)", "analog"),
+    Mutant("the same noise at each draw", "ebmrun/theory/draws.py", "mixed(self.keys) + self.count", "mixed(self.keys)",
+           "draws"),
+    Mutant("the same noise at each node", "ebmrun/theory/draws.py",
+           "(place + 1) * GOLDEN", "(place % numbers + 1) * GOLDEN", "draws"),
+    Mutant("grid of an even number of levels", "ebmrun/theory/grid.py", "(2 ** (self.bits - 1) - 1)",
+           "2 ** (self.bits - 1)", "grid"),
 ]
 
 
