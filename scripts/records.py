@@ -36,11 +36,12 @@ def command(folder: Path) -> str:
     """The command that made the runs of a folder, from the overrides that each of them recorded."""
     each = [yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()) for run in runs(folder)]
     values: dict[str, list[str]] = {}
-    for key, value in (override.split("=", 1) for overrides in each for override in overrides):
+    for key, sign, value in (override.partition("=") for overrides in each for override in overrides):
+        key += sign  # none where the word takes a key away
         if value not in values.setdefault(key, []):
             values[key].append(value)
     several = " -m" if len(each) > 1 else ""
-    return f"ebmrun{several} " + " ".join(shlex.quote(f"{key}={','.join(found)}") for key, found in values.items())
+    return f"ebmrun{several} " + " ".join(shlex.quote(f"{key}{','.join(found)}") for key, found in values.items())
 
 
 def columns(path: Path) -> dict[str, np.ndarray]:

@@ -33,7 +33,8 @@ def test_a_group_offers_its_options_one_by_one() -> None:
 def test_keys_are_offered_level_by_level() -> None:
     assert after("nud") == ["nudge.", "nudge="]
     assert after("nudge.") == [
-        "nudge.holds=", "nudge.nodes=", "nudge.points=", "nudge.random_sign=", "nudge.strength=", "nudge.weights="]
+        "nudge.holds=", "nudge.joint=", "nudge.nodes=", "nudge.points=", "nudge.random_sign=", "nudge.strength=",
+        "nudge.weights="]
     assert after("see") == ["seed="] and after("zebra") == [] == after("seed.") == after("nudge.zebra.")
     assert {f"{group}=" for group in cli.GROUPS} <= set(after(""))
 

@@ -205,7 +205,7 @@ def test_the_stencils_that_ship_have_the_orders_they_say():
               for name in (path.stem for path in (CONF / "nudge").glob("*.yaml"))}
     assert orders == {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "clamped": None,
                       "coupled": 1, "coupled_negative": 1, "coupled_centered": 2, "holomorphic": 4,
-                      "richardson": 2}
+                      "richardson": 2, "joint": 4}
 
 
 def test_an_energy_of_ones_own_needs_its_value_alone():

@@ -17,7 +17,7 @@ from ebmrun.theory.stencil import Nudge
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "nudge"
 ORDERS = {"single": 1, "one_sided": 1, "negative": 1, "centered": 2, "fourth_order": 4, "coupled": 1,
-          "coupled_negative": 1, "coupled_centered": 2, "holomorphic": 4, "richardson": 2}
+          "coupled_negative": 1, "coupled_centered": 2, "holomorphic": 4, "richardson": 2, "joint": 4}
 
 
 def shipped(name: str, **changes: float) -> Nudge:

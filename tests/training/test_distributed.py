@@ -64,8 +64,10 @@ def furthest(one: Path, other: Path) -> float:
      pytest.param(["algo=pc", "trainer.batch_size=718", "trainer.epochs=17"], marks=pytest.mark.slow),
      pytest.param(["algo=bp", "optim=adam", "optim.lr=1e-3", "precision=float64"], marks=pytest.mark.slow),
      pytest.param(["algo=ep_centered", "precision=float64", "relax.tol=1e-9", "relax.max_steps=1000",
-                   "alignment.every=0"], marks=pytest.mark.slow)],
-    ids=["pc", "share-of-none", "bp", "ep"],
+                   "alignment.every=0"], marks=pytest.mark.slow),
+     pytest.param(["algo=pc_incremental", "precision=float64", "trainer.batch_size=718", "trainer.epochs=17"],
+                  marks=pytest.mark.slow)],
+    ids=["pc", "share-of-none", "bp", "ep", "each-step"],
 )
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, overrides: list[str]) -> None:
     said = [train(tmp_path, processes, *overrides, f"hydra.run.dir=by{processes}") for processes in (1, 2)]
