@@ -20,11 +20,12 @@ NAMES = {
     "pc": "predictive coding", "lifted": "lifted energy", "ep": "equilibrium propagation*",
     "chl": "contrastive Hebbian learning",
 }
-MARKERS = {"one_sided": "o", "centered": "s", "fourth_order": "^"}
+MARKERS = {"one_sided": "o", "centered": "s", "fourth_order": "^", "holomorphic": "D", "holomorphic_8": "v"}
+LABELS = {"holomorphic": "4 complex nodes", "holomorphic_8": "8 complex nodes"}
 
 
 def colour(member: str) -> str:
-    return COLOURS[member.removesuffix("_weak_feedback")]
+    return COLOURS[member.partition("_")[0]]
 
 
 def draw(h: np.ndarray, errors: dict[str, np.ndarray], moves: Mapping[str, str], path: Path) -> None:
@@ -49,11 +50,12 @@ def draw(h: np.ndarray, errors: dict[str, np.ndarray], moves: Mapping[str, str],
     for axis in axes:
         axis.set(xscale="log", yscale="log", ylim=(1e-18, 3))
     axes[0].set(xlabel="nudge strength λ", ylabel="relative error ‖g − g*‖ / ‖g*‖",
-                title="weaker nudge: error O(λ), O(λ²), O(λ⁴)")
+                title="weaker nudge: error O(λ), O(λ²), O(λ⁴), O(λ⁸)")
     axes[1].set(xlabel="feedback gain γ", title="weaker feedback: error O(γ)")
     axes[1].text(0.02, 0.02, "* left: g* is the gradient at its own free equilibrium", va="bottom", fontsize=8,
                  transform=axes[1].transAxes)
-    stencils = [Line2D([], [], color="0.3", marker=m, label=n.replace("_", "-")) for n, m in MARKERS.items()]
+    stencils = [Line2D([], [], color="0.3", marker=m, label=LABELS.get(n, n.replace("_", "-")))
+                for n, m in MARKERS.items()]
     styles = [Line2D([], [], color="0.3", label="float64"),
               Line2D([], [], color="0.3", linestyle="--", label="float32")]
     members = [Line2D([], [], color=c, linewidth=3, label=NAMES[n]) for n, c in COLOURS.items()]
@@ -107,6 +109,8 @@ gradient at its own free equilibrium, by implicit differentiation, for equilibri
 γ falls. There g* is the gradient of backprop for all: predictive coding and contrastive Hebbian learning with a clamped
 output, equilibrium propagation with a fixed weak nudge. For predictive coding and the lifted energy the single stencil
 is the one-sided one, since the free gradient is zero, and lies under it in the figure.
+
+Complex nodes are 4 and 8 points of holomorphic equilibrium propagation (Laborieux & Zenke 2022), for every energy.
 
 The error falls by the order that theory predicts until it meets the floor of the arithmetic. {sum(confirmed)} of
 {len(confirmed)} fitted orders pass: their whole 95% interval lies within 0.25 of the prediction, so that every other

@@ -84,7 +84,7 @@ def curves(cfg: DictConfig, parts: Parts) -> list[Curve]:
             own.merge_with({"energy": cfg.study.energies[curve.energy], "nudge": cfg.study.nudges[nudge]})
             learning = energy_learning(own, typed(own), parts.network, parts.cost)
             found += [Curve(f"{member}/{nudge}/{each}", learning, curve.moves, curve.reference, dtype_of(each))
-                      for each in DTYPES]
+                      for each in curve.get("precisions", DTYPES)]
     return found
 
 

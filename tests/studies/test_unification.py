@@ -32,7 +32,7 @@ def rows() -> list[dict[str, float]]:
 
 MEMBERS = [
     "pc/single", "pc/centered", "pc/fourth_order", "lifted/one_sided", "lifted/centered", "ep/one_sided",
-    "ep/centered", "pc_weak_feedback/clamped", "chl/clamped", "ep_weak_feedback/fourth_order",
+    "ep/centered", "lifted/holomorphic", "ep_eight_nodes/holomorphic_8", "pc_weak_feedback/clamped", "chl/clamped", "ep_weak_feedback/fourth_order",
 ]
 
 
@@ -48,12 +48,13 @@ def test_the_committed_errors_are_rebuilt(study: tuple, rows: list[dict[str, flo
 
 def test_every_committed_order_is_the_predicted_one(study: tuple) -> None:
     orders = json.loads((RESULTS / "orders.json").read_text())
-    stencils = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4}  # Fornberg 1988
+    stencils = {"single": 1, "one_sided": 1, "centered": 2, "fourth_order": 4,  # Fornberg 1988
+                "holomorphic": 4, "holomorphic_8": 8}  # of N complex nodes, Laborieux & Zenke 2022
     names = {key.rsplit("/", 1)[0] for key in orders}
     assert names == set(study[1])
     for name in names:
         member, nudge, _ = name.split("/")
-        expected = stencils[nudge] if member in ("pc", "lifted", "ep") else 1
+        expected = 1 if member == "chl" or member.endswith("weak_feedback") else stencils[nudge]
         assert orders[f"{name}/predicted"] == expected
         assert expected - 0.25 < orders[f"{name}/low"] < orders[f"{name}/high"] < expected + 0.25
 
