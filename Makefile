@@ -72,15 +72,16 @@ rules: mnist-is-there $(VENV)/ready-to-test  ## nine learning rules on MNIST, in
 	$(BIN)/ebmrun -m algo=tbp,rbp $(RULES) hydra.sweep.dir=outputs/rules/backprop
 	$(BIN)/python scripts/table_rules.py results/rules outputs/rules/*/
 
-FEEDBACK = -m algo=pc,lifted,ep_centered,chl dataset=mnist arch.activation=tanh optim.lr=0.02 optim.weight_decay=1e-2 \
+FEEDBACK = -m algo=pc,lifted,ep_centered,chl dataset=mnist arch.activation=tanh optim.weight_decay=1e-2 \
     trainer.epochs=1 alignment.every=25 seed=0 logger=csv
 
 feedback: mnist-is-there $(VENV)/ready-to-test  ## weights of their own for the way down, into results/feedback
 	rm -rf outputs/feedback
-	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random,sign,kolen_pollack arch.hidden=[128,64] \
-	    hydra.sweep.dir=outputs/feedback/deep
-	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random arch.hidden=[256] hydra.sweep.dir=outputs/feedback/shallow
-	$(BIN)/python scripts/table_feedback.py results/feedback outputs/feedback/deep outputs/feedback/shallow
+	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random,sign,kolen_pollack arch.hidden=[128,64] optim.lr=0.02 \
+	    hydra.sweep.dir=outputs/feedback/two_layers
+	$(BIN)/ebmrun $(FEEDBACK) feedback=tied,random arch.hidden=[128] optim.lr=0.01 \
+	    hydra.sweep.dir=outputs/feedback/one_layer
+	$(BIN)/python scripts/table_feedback.py results/feedback outputs/feedback/two_layers outputs/feedback/one_layer
 
 HARDWARE = arch.hidden=[64] arch.activation=tanh trainer.epochs=8 alignment.every=0 seed=0,1,2 logger=csv
 FAULTS = noise.readings=0,1e-3,1e-2,1e-1 noise.reading_bits=3,4,6,8 noise.weight_bits=3,4,6,8

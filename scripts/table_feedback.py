@@ -33,8 +33,8 @@ def row(run: Path) -> dict[str, Any]:
     for key, values in rows.items():
         if key.startswith(("alignment/angle", "feedback/angle")):
             measured = values[~np.isnan(values)]
-            kept |= {f"{key}/start": round(float(measured[0]), 2),
-                     f"{key}/end": round(float(np.median(measured[-LAST:])), 2)}
+            kept |= {f"{key}/start": float(f"{measured[0]:.3g}"),
+                     f"{key}/end": float(f"{np.median(measured[-LAST:]):.3g}")}
     return kept
 
 
@@ -81,9 +81,10 @@ layer by layer, and between the weights of both ways, B and W.
 
 {shown}
 
-`random` is feedback alignment in every algorithm: its angle falls below 90° and stays there, as Lillicrap et al. 2016
-found of backpropagation with random feedback, whose angle they show to settle at about 45° in a network of one hidden
-layer. The layer next to the output is sent the cost's own gradient, and needs no alignment where the nudge is weak.
+`random` is feedback alignment in every algorithm. Below the output, layers begin at about a right angle to
+backpropagation and turn towards it, well within the 90° that learning needs, as Lillicrap et al. 2016 found. The layer
+next to the output hears the cost itself, and has nothing to align where the nudge is weak. Where the Hopfield energy
+has full feedback (`ep_centered`), the angle contains that between its equilibrium and the forward pass.
 
 Every run, a row each: [runs.csv](runs.csv). Made by
 
