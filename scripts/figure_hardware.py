@@ -133,7 +133,8 @@ A nudge has a bias of b λᵖ. The difference of readings that carry noise has a
 
 Bias and noise are independent, so that over many draws their squares add up; that moves the minimum up by
 p^(1/(2(p+1))), 1 for p = 1, 1.12 for 2 and 1.15 for 4. Lifted energy, the default network of tanh units on the first
-batch of the digits, float64; b, p and σ (relative to the gradient, as `study=certify` measures them), the two predictions, and what
+batch of the digits, float64; b, p
+and σ (relative to the gradient, as `study=certify` measures them), the two predictions, and what
 was measured:
 
 {markdown.table(["nudge", "noise", "b", "p", "σ", "λ*", "in squares", "measured", "measured / λ*", "predicted error",
