@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant("clamped output that begins at the forward pass", "ebmrun/theory/incremental.py",
            "pull.targets if pull.clamps else start.states[-1]]", "start.states[-1]]", "incremental"),
     Mutant("mean gradient of a batch by their sum", "ebmrun/training/trainer.py",
-           "sum(parts[1:], parts[0]) / len(found)", "sum(parts[1:], parts[0])", "incremental"),
+           "[each / count for each in total]", "total", "incremental"),
     Mutant("joint nodes that send up a plain mean", "ebmrun/theory/joint.py",
            "[w * s for w, s in zip(weights, self.strengths)]", "[1 / len(weights) for w in weights]", "joint"),
     Mutant("joint nodes that hear one message", "ebmrun/theory/joint.py",

@@ -187,12 +187,11 @@ class Trainer:
     def _each_step(self, algorithm: Stepwise) -> Learn:
         """An update after every step of a batch's relaxation: the last estimate, with the mean gradient of them all."""
         def learn(x: Tensor, y: Tensor, drawn: Mapping[str, Tensor], epoch: float) -> Estimate:
-            found: list[Estimate] = []
-            for estimate in algorithm.estimates(self.network, x, y, **drawn):
-                found.append(estimate)
+            total: list[Tensor] = []
+            for count, estimate in enumerate(algorithm.estimates(self.network, x, y, **drawn), 1):
+                total = [a + b for a, b in zip(total or map(torch.zeros_like, estimate.gradients), estimate.gradients)]
                 self._update(estimate, epoch)
-            means = [sum(parts[1:], parts[0]) / len(found) for parts in zip(*(each.gradients for each in found))]
-            return replace(found[-1], gradients=means)
+            return replace(estimate, gradients=[each / count for each in total])
 
         return learn
 

@@ -32,7 +32,8 @@ def rows() -> list[dict[str, float]]:
 
 MEMBERS = [
     "pc/single", "pc/centered", "pc/fourth_order", "lifted/one_sided", "lifted/centered", "ep/one_sided",
-    "ep/centered", "lifted/holomorphic", "ep_eight_nodes/holomorphic_8", "pc_weak_feedback/clamped", "chl/clamped", "ep_weak_feedback/fourth_order",
+    "ep/centered", "lifted/holomorphic", "ep_eight_nodes/holomorphic_8", "pc_weak_feedback/clamped", "chl/clamped",
+    "ep_weak_feedback/fourth_order",
 ]
 
 
