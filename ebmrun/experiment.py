@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,13 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken, writing
+from ebmrun.fits import require_nudge, require_plain_steps, require_rest
+from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm, Stepwise
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.energies import Energy, contract
 from ebmrun.theory.feedback import Feedback
 from ebmrun.theory.feedback_alignment import backprop_of
 from ebmrun.theory.holomorphic import HolomorphicLearning, require_holomorphic
@@ -38,7 +37,6 @@ from ebmrun.theory.products import Rounded, of_precision
 from ebmrun.theory.recurrent import RecurrentBackprop
 from ebmrun.theory.references import Backprop, Implicit
 from ebmrun.training.schedule import Schedule
-from ebmrun.training.uncompiled import without_compiler
 
 
 @dataclass(frozen=True)
@@ -120,13 +118,7 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
     """What settles in a free equilibrium: checks that energy, network and relaxation fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
     contract.require_consistent(energy, network.named_activations)
-    if config.relax.frozen and not energy.feedforward:
-        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
-                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
-    if config.relax.acceleration in ("adaptive", "conjugate") and not network.tied:
-        raise ConfigError(f"relax.acceleration={config.relax.acceleration} seeks the minimum of an energy, and where "
-                          "messages go down by weights of their own there is none: use relax=auto, sweep or anderson, "
-                          "or feedback=tied")
+    require_rest(energy, config, network)
     return EnergyLearning(energy, config.nudge, config.relax, cost)
 
 
@@ -135,16 +127,7 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
     config = shaken(config)
     learning = settling(cfg, config, network, cost)
     energy = learning.energy
-    if config.nudge.clamps:
-        contract.require_clampable(energy, cost, cfg.arch.get("output", type(network.output).__name__))
-    if config.nudge.needs_no_free_gradient and not energy.feedforward:
-        raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
-                          f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
-                          "nudge=one_sided or centered")
-    if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
-        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
-                          "energy and cost have no minimum: keep it above -1")
-    require_digits(energy, max(network.heights) + 1, config)
+    require_nudge(energy, config, network, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.trainer.update == "each_step":
         incremental = IncrementalLearning(energy, config.nudge, config.relax, cost)
         incremental.require_steps()
@@ -154,37 +137,8 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
     if config.nudge.points == 1:
         return on_machine(learning, config)
     require_holomorphic(energy, network, cost)
-    if config.relax.frozen or config.relax.acceleration in ("conjugate", "anderson"):
-        raise ConfigError(f"nudge.points={config.nudge.points} relaxes complex states by plain steps, without "
-                          f"relax.acceleration={config.relax.acceleration} or relax.frozen={config.relax.frozen}: use "
-                          "relax=auto or sweep")
+    require_plain_steps(config)
     return on_machine(HolomorphicLearning(energy, config.nudge, config.relax, cost), config)
-
-
-def require_digits(energy: Energy, depth: int, config: Config) -> None:
-    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
-    that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
-    An output that is held near its free state is told from it by their digits in any case.
-
-    Raises ConfigError where no digit is left of it, and warns below two.
-    """
-    info, gain = torch.finfo(config.dtype), energy.feedback_gain
-    if gain ** (depth - 1) < info.tiny:
-        raise ConfigError(f"energy.feedback_gain={gain} over {depth} layers falls below the smallest number of "
-                          f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
-    held = config.relax.coordinates == "state" or not isinstance(energy, (ExactError, ExactDisplacement))
-    floor = info.eps if held else info.tiny
-    least = info.eps if config.nudge.holds else floor
-    mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
-    strength = min(abs(each) for each in config.nudge.strengths)
-    if strength < 10 * least:
-        raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
-                          f"{config.precision} leaves: use {100 * least:.1g} or more, {mends}")
-    drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
-    if drowned and gain < 1:
-        better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))
-        warnings.warn(f"energy.feedback_gain={gain} leaves layer {drowned[-1]} of {depth} no digits in "
-                      f"{config.precision}: use {better:.2g} or more, {mends}", stacklevel=2)
 
 
 def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
@@ -197,43 +151,6 @@ def references(parts: Parts, cfg: DictConfig) -> dict[str, Algorithm]:
         learning = settling(cfg, parts.config, parts.network, parts.cost)
         found["alignment" if wanted == "implicit" else "alignment_implicit"] = Implicit(learning)
     return found
-
-
-def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
-    """The optimizer, with one learning rate or one for each layer."""
-    rates: Any = resolved(cfg.optim).get("lr")
-    layers = [[*layer.parameters(), *(feedback for _, feedback in network.followers(l))]
-              for l, layer in enumerate(network.layers)]
-    each = rates if isinstance(rates, list) else [rates] * len(layers)
-    if len(each) != len(layers):
-        raise ConfigError(f"optim.lr={rates} has {len(each)} entries for {len(layers)} layers: give one number, or one "
-                          "for each layer")
-    if not cfg.trainer.compile:
-        without_compiler()
-    largest = torch.finfo(next(network.parameters()).dtype).max
-    for rate in each:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= largest:
-            raise ConfigError(f"optim.lr={rates} must be a number of 0 or more, up to {largest:.3g}")
-    groups = [{"params": parameters, "lr": rate} for parameters, rate in zip(layers, each) if parameters]
-    if not isinstance(rates, list):
-        groups = [{"params": [p for layer in layers for p in layer], "lr": rates}]
-    try:
-        made: torch.optim.Optimizer = instantiate(cfg.optim, groups, lr=float(each[0]), _convert_="all")
-    except Exception as error:
-        raise ConfigError(f"optim={resolved(cfg.optim)} does not build: {error.__cause__ or error}; optim=torch has no "
-                          "keys but lr") from error
-    followed = any(network.followers(l) for l in range(network.depth))
-    if followed and not all(group.get("weight_decay") for group in made.param_groups):
-        warnings.warn("feedback that takes the steps of the weights becomes one with them only as both decay, and the "
-                      "optimizer has no decay: set optim.weight_decay=1e-2", stacklevel=2)
-    closure = inspect.signature(type(made).step).parameters.get("closure")
-    if closure and closure.default is inspect.Parameter.empty:
-        raise ConfigError(f"optim._target_={cfg.optim._target_} asks for the loss again within a step, which a "
-                          "learning rule of its own cannot answer: use optim=sgd or adam")
-    config = typed(cfg)
-    if config.noise.writes:
-        writing(config).watch(made)
-    return made
 
 
 def schedule(cfg: DictConfig, config: Config, made: torch.optim.Optimizer) -> Schedule:

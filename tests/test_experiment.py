@@ -13,11 +13,12 @@ from program import composed
 
 from ebmrun.command import cli
 from ebmrun.errors import ConfigError
-from ebmrun.experiment import build, first_batch, optimizer, references, run
+from ebmrun.experiment import build, first_batch, references, run
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.optimizers import optimizer
 from ebmrun.training.run import train
 from ebmrun.training.summary import summarise
 

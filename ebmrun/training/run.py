@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ebmrun.config import TrainerConfig, resolved, typed
 from ebmrun.errors import ConfigError
-from ebmrun.experiment import Parts, build, optimizer, references, schedule
+from ebmrun.experiment import Parts, build, references, schedule
 from ebmrun.theory.analog import AnalogLearning
 from ebmrun.theory.probe import probe
 from ebmrun.training import checkpoint, folder
@@ -20,6 +20,7 @@ from ebmrun.training.differences import require_same
 from ebmrun.training.distributed import Job, job
 from ebmrun.training.dry_run import rehearse
 from ebmrun.training.interrupts import interrupts
+from ebmrun.training.optimizers import optimizer
 from ebmrun.training.provenance import require_same_modules
 from ebmrun.training.selection import Selection
 from ebmrun.training.summary import show, summarise

@@ -18,7 +18,8 @@ from ebmrun.command import cli
 from ebmrun.config import forget_inherited
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError
-from ebmrun.experiment import build, optimizer
+from ebmrun.experiment import build
+from ebmrun.training.optimizers import optimizer
 from ebmrun.training.schedule import Constant, Cosine, Schedule, Step, WarmupCosine
 from ebmrun.training.trainer import clipped
 

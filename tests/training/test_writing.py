@@ -8,9 +8,10 @@ import torch
 from program import Command, composed
 from torch import Tensor, nn
 
-from ebmrun.experiment import build, optimizer
+from ebmrun.experiment import build
 from ebmrun.theory.noise import Noise
 from ebmrun.training import checkpoint
+from ebmrun.training.optimizers import optimizer
 from ebmrun.training.writing import Writing
 
 

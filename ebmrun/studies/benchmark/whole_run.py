@@ -14,10 +14,11 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig
 
 from ebmrun.config import resolved
-from ebmrun.experiment import Parts, build, optimizer
+from ebmrun.experiment import Parts, build
 from ebmrun.studies.benchmark import plain
 from ebmrun.studies.benchmark.timing import in_turns
 from ebmrun.training.distributed import Job
+from ebmrun.training.optimizers import optimizer
 from ebmrun.training.run import save, trainer_of
 from ebmrun.training.tracking import Tracker
 from ebmrun.training.trainer import Trainer

@@ -1,0 +1,72 @@
+"""Whether the parts of a configuration fit each other; each function raises ConfigError where they do not."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from ebmrun.config import Config
+from ebmrun.errors import ConfigError
+from ebmrun.theory.cost import Cost
+from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.network import Network
+
+
+def require_rest(energy: Energy, config: Config, network: Network) -> None:
+    """The way to relax against what the energy's free equilibrium is, and against there being an energy."""
+    if config.relax.frozen and not energy.feedforward:
+        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
+                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
+    if config.relax.acceleration in ("adaptive", "conjugate") and not network.tied:
+        raise ConfigError(f"relax.acceleration={config.relax.acceleration} seeks the minimum of an energy, and where "
+                          "messages go down by weights of their own there is none: use relax=auto, sweep or anderson, "
+                          "or feedback=tied")
+
+
+def require_nudge(energy: Energy, config: Config, network: Network, cost: Cost, output: str) -> None:
+    """The nudge against energy, cost and precision; ``output`` names the activation that is clamped."""
+    if config.nudge.clamps:
+        contract.require_clampable(energy, cost, output)
+    if config.nudge.needs_no_free_gradient and not energy.feedforward:
+        raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
+                          f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
+                          "nudge=one_sided or centered")
+    if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
+                          "energy and cost have no minimum: keep it above -1")
+    require_digits(energy, max(network.heights) + 1, config)
+
+
+def require_plain_steps(config: Config) -> None:
+    """The way to relax against complex states."""
+    if config.relax.frozen or config.relax.acceleration in ("conjugate", "anderson"):
+        raise ConfigError(f"nudge.points={config.nudge.points} relaxes complex states by plain steps, without "
+                          f"relax.acceleration={config.relax.acceleration} or relax.frozen={config.relax.frozen}: use "
+                          "relax=auto or sweep")
+
+
+def require_digits(energy: Energy, depth: int, config: Config) -> None:
+    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
+    that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
+    An output that is held near its free state is told from it by their digits in any case.
+
+    Raises ConfigError where no digit is left of it, and warns below two.
+    """
+    info, gain = torch.finfo(config.dtype), energy.feedback_gain
+    if gain ** (depth - 1) < info.tiny:
+        raise ConfigError(f"energy.feedback_gain={gain} over {depth} layers falls below the smallest number of "
+                          f"{config.precision}: use {1.1 * info.tiny ** (1 / (depth - 1)):.2g} or more")
+    held = config.relax.coordinates == "state" or not isinstance(energy, (ExactError, ExactDisplacement))
+    floor = info.eps if held else info.tiny
+    least = info.eps if config.nudge.holds else floor
+    mends = "precision=float64" + ("" if config.relax.coordinates == "error" else ", or relax.coordinates=error")
+    strength = min(abs(each) for each in config.nudge.strengths)
+    if strength < 10 * least:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
+                          f"{config.precision} leaves: use {100 * least:.1g} or more, {mends}")
+    drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
+    if drowned and gain < 1:
+        better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))
+        warnings.warn(f"energy.feedback_gain={gain} leaves layer {drowned[-1]} of {depth} no digits in "
+                      f"{config.precision}: use {better:.2g} or more, {mends}", stacklevel=2)
