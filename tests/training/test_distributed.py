@@ -63,9 +63,10 @@ def furthest(one: Path, other: Path) -> float:
     [["algo=pc", "augment=crop_flip", "augment.padding=1", "schedule=cosine"],
      pytest.param(["algo=pc", "trainer.batch_size=718", "trainer.epochs=17"], marks=pytest.mark.slow),
      pytest.param(["algo=bp", "optim=adam", "optim.lr=1e-3", "precision=float64"], marks=pytest.mark.slow),
+     pytest.param(["algo=pc", "feedback=kolen_pollack", "optim.weight_decay=0.01"], marks=pytest.mark.slow),
      pytest.param(["algo=ep_centered", "precision=float64", "relax.tol=1e-9", "relax.max_steps=1000",
                    "alignment.every=0"], marks=pytest.mark.slow)],
-    ids=["pc", "share-of-none", "bp", "ep"],
+    ids=["pc", "share-of-none", "bp", "feedback", "ep"],
 )
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, overrides: list[str]) -> None:
     said = [train(tmp_path, processes, *overrides, f"hydra.run.dir=by{processes}") for processes in (1, 2)]
