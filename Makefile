@@ -91,17 +91,18 @@ hardware: $(VENV)/ready-to-test  ## noise, bits and the best strength of a nudge
 	$(BIN)/ebmrun -m study=certify algo=lifted arch.activation=tanh precision=float64 logger=csv nudge.strength=0.01 \
 	    nudge=single,centered,fourth_order,holomorphic noise.readings=1e-5,1e-4,1e-3 study.strengths.largest=0.45 \
 	    study.strengths.smallest=1e-4 study.strengths.points=37 hydra.sweep.dir=outputs/hardware/strength
+	# Few bits make some runs diverge, which the table says: the others go on.
 	for fault in $(FAULTS) 'noise.states=1e-3,1e-2,1e-1 relax.max_steps=20'; do \
 	    place=$${fault%%=*}; \
 	    $(BIN)/ebmrun -m algo=chl $$fault $(HARDWARE) energy.feedback_gain=0.3 \
-	        hydra.sweep.dir=outputs/hardware/accuracy/chl/$$place && \
+	        hydra.sweep.dir=outputs/hardware/accuracy/chl/$$place; \
 	    $(BIN)/ebmrun -m algo=pc,lifted,ep_centered $$fault $(HARDWARE) nudge.strength=0.3 \
-	        hydra.sweep.dir=outputs/hardware/accuracy/strong/$$place || exit 1; \
-	done
+	        hydra.sweep.dir=outputs/hardware/accuracy/strong/$$place; \
+	done; true
 	for fault in $(FAULTS); do \
 	    $(BIN)/ebmrun -m algo=pc $$fault $(HARDWARE) \
-	        hydra.sweep.dir=outputs/hardware/accuracy/weak/$${fault%%=*} || exit 1; \
-	done
+	        hydra.sweep.dir=outputs/hardware/accuracy/weak/$${fault%%=*}; \
+	done; true
 	$(BIN)/python scripts/figure_hardware.py outputs/hardware/strength outputs/hardware/accuracy results/hardware
 
 lint: $(VENV)/ready-to-test  ## check style and types

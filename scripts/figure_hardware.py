@@ -150,6 +150,7 @@ complex nodes have smaller weights and a smaller bias than the real ones of the 
 A strong nudge (λ or γ of 0.3) is read well enough where the default of `pc`, 1e-4, drowns in noise or in the first bit.
 What the Hopfield energy reads are states, which fill the range of the readings; the messages of the other two are small
 errors, and need more bits. Three bits of a weight are steps of 1/3, which round all initial weights to 0.
+A run that diverged has no number; the last column says how many ended.
 
 {markdown.table(["imperfection", "algorithm", "value", "test accuracy, %", "seeds"], accuracy)}
 
