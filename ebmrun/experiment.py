@@ -17,11 +17,11 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.fits import require_nudge, require_plain_steps, require_rest
-from ebmrun.imperfect import hold, mismatched, on_machine, require_use, shaken
+from ebmrun.fits import require_nudge, require_plain_steps, require_relaxation, require_use
+from ebmrun.imperfect import mismatched, on_machine, round_initial_weights, with_plain_steps
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
-from ebmrun.theory.algorithm import Algorithm, Stepwise
+from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, contract
 from ebmrun.theory.feedback import Feedback
@@ -80,17 +80,11 @@ def build(cfg: DictConfig) -> Parts:
     require_affine(network)
     mismatched(_made("feedback", cfg.feedback, Feedback), config.noise).give(network, config.seed)
     if config.noise.writes:
-        hold(network, config)
+        round_initial_weights(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
     cost_contract.require_consistent(cost, network.output, dataset.train.targets[0])
     algorithm = _function("algo.build", cfg.algo.build)(cfg, config, network, cost)
-    if config.nudge.random_sign and not isinstance(algorithm, EnergyLearning):
-        raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} has no use in algo={cfg.algo.name}, which "
-                          "nudges nothing: leave it out, or use algo=ep")
     require_use(config, algorithm, cfg.algo.name)
-    if config.trainer.update == "each_step" and not isinstance(algorithm, Stepwise):
-        raise ConfigError(f"trainer.update={config.trainer.update} has no use in algo={cfg.algo.name}, which learns "
-                          "from no step of a relaxation: leave it out, or use algo=pc_incremental")
     augment: Augmentation = _made("augment", cfg.augment, Augmentation)
     augment.require_fit(dataset.shape)
     algorithm = of_precision(algorithm, network, config.precision)
@@ -118,13 +112,13 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
     """What settles in a free equilibrium: checks that energy, network and relaxation fit each other."""
     energy: Energy = _made("energy", cfg.energy, Energy)
     contract.require_consistent(energy, network.named_activations)
-    require_rest(energy, config, network)
+    require_relaxation(energy, config, network)
     return EnergyLearning(energy, config.nudge, config.relax, cost)
 
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
-    config = shaken(config)
+    config = with_plain_steps(config)
     learning = settling(cfg, config, network, cost)
     energy = learning.energy
     require_nudge(energy, config, network, cost, cfg.arch.get("output", type(network.output).__name__))

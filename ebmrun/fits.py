@@ -8,13 +8,30 @@ import torch
 
 from ebmrun.config import Config
 from ebmrun.errors import ConfigError
+from ebmrun.theory.algorithm import Algorithm, Stepwise
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
+from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 
 
-def require_rest(energy: Energy, config: Config, network: Network) -> None:
-    """The way to relax against what the energy's free equilibrium is, and against there being an energy."""
+def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
+    """Every part that is set against an algorithm that would not see it."""
+    noise, member, without = config.noise, isinstance(algorithm, EnergyLearning), f"has no use in algo={name}, which"
+    if config.nudge.random_sign and not member:
+        raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} {without} nudges nothing: leave it out, or "
+                          "use algo=ep")
+    if config.trainer.update == "each_step" and not isinstance(algorithm, Stepwise):
+        raise ConfigError(f"trainer.update={config.trainer.update} {without} learns from no step of a relaxation: "
+                          "leave it out, or use algo=pc_incremental")
+    for key in ("states", "messages", "readings", "reading_bits"):
+        if getattr(noise, key) and not member:
+            raise ConfigError(f"noise.{key}={getattr(noise, key)} {without} relaxes and reads no states: leave it out "
+                              "(weight_bits, asymmetry and mismatch go with any algo), or use algo=ep")
+
+
+def require_relaxation(energy: Energy, config: Config, network: Network) -> None:
+    """relax.frozen needs an energy that rests at the forward pass; conjugate and adaptive steps, an energy at all."""
     if config.relax.frozen and not energy.feedforward:
         raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
                           f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
@@ -47,9 +64,9 @@ def require_plain_steps(config: Config) -> None:
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:
-    """Looks at the displacement of layer l, about lambda gamma^(L-l) of its state. Where states hold it, or an energy
-    that leaves its small differences to subtraction, it has to exceed their round-off; elsewhere, the smallest number.
-    An output that is held near its free state is told from it by their digits in any case.
+    """Whether the displacement of layer l, about lambda gamma^(L-l) of its state, keeps digits. Stored in the state, or
+    found by subtraction, it must exceed the round-off of the state; stored by itself, the smallest number. A held
+    output is told from its free state by their digits in any case.
 
     Raises ConfigError where no digit is left of it, and warns below two.
     """

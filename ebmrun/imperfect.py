@@ -8,20 +8,20 @@ import torch
 
 from ebmrun.config import Config
 from ebmrun.errors import ConfigError
-from ebmrun.theory.algorithm import Algorithm
 from ebmrun.theory.analog import AnalogHolomorphicLearning, AnalogLearning
 from ebmrun.theory.feedback import Feedback, Mismatched, Tied
+from ebmrun.theory.grid import Grid
 from ebmrun.theory.holomorphic import HolomorphicLearning
 from ebmrun.theory.incremental import IncrementalLearning
 from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.noise import Noise
-from ebmrun.training.writing import Writing
 
 
-def shaken(config: Config) -> Config:
-    """The configuration of a relaxation that noise enters: by plain steps of the states themselves. Raises ConfigError
+def with_plain_steps(config: Config) -> Config:
+    """The configuration of a relaxation that noise enters: by plain steps of the states themselves, whatever
+    ``relax.coordinates`` says. Raises ConfigError
     for steps that are derived from earlier ones, which noise would mislead."""
     noise, how = config.noise, config.relax
     if not noise.moves:
@@ -39,8 +39,8 @@ def on_machine(learning: EnergyLearning, config: Config) -> EnergyLearning:
         return learning
     if isinstance(learning, (JointLearning, IncrementalLearning)):
         raise ConfigError(f"nudge.joint={config.nudge.joint} with trainer.update={config.trainer.update} is not built "
-                          "for the noise of states, messages and readings: use noise=none, of which weight_bits, "
-                          "asymmetry and mismatch may be set, or nudge.joint=false and trainer.update=at_equilibrium")
+                          "for noise of states, messages or readings: leave it out (weight_bits, asymmetry and "
+                          "mismatch go with any), or set nudge.joint=false and trainer.update=at_equilibrium")
     kind = AnalogHolomorphicLearning if isinstance(learning, HolomorphicLearning) else AnalogLearning
     return kind(**vars(learning), noise=config.noise, seed=config.seed)
 
@@ -55,19 +55,10 @@ def mismatched(feedback: Feedback, noise: Noise) -> Feedback:
     return Mismatched(noise.mismatch)
 
 
-def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
-    """Raises ConfigError for noise that an algorithm would not see."""
-    noise = config.noise
-    for key in ("states", "messages", "readings", "reading_bits"):
-        if getattr(noise, key) and not isinstance(algorithm, EnergyLearning):
-            raise ConfigError(f"noise.{key}={getattr(noise, key)} has no use in algo={name}, which relaxes and reads "
-                              "no states: use noise=none, of which weight_bits and asymmetry may be set, or algo=ep")
-
-
 @torch.no_grad()
-def hold(network: Network, config: Config) -> None:
+def round_initial_weights(network: Network, config: Config) -> None:
     """Rounds initial weights to those that a machine can hold. Raises ConfigError for larger ones."""
-    grid = writing(config).grid
+    grid = Grid(config.noise.weight_range, config.noise.weight_bits)
     weights = [*network.weights, *(own for l in range(network.depth) for _, own in network.followers(l))]
     largest = max((float(weight.abs().max()) for weight in weights), default=0.0)
     if grid.bits and largest > grid.span:
@@ -75,8 +66,3 @@ def hold(network: Network, config: Config) -> None:
                           "a larger one, or a smaller arch.gain")
     for weight in weights:
         weight.copy_(grid.nearest(weight))
-
-
-def writing(config: Config) -> Writing:
-    """What becomes of an optimizer's steps."""
-    return Writing(config.noise, config.seed)

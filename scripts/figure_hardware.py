@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -89,11 +90,11 @@ def accuracies(folder: Path, path: Path) -> list[list[str]]:
             values = sorted(value for at, who, value in found if (at, who) == (key, member) and value > 0)
             each = [np.array(found[key, member, value]) for value in values]
             mean = [one.mean() for one in each]
-            error = [one.std(ddof=1) / len(one) ** 0.5 if len(one) > 1 else 0.0 for one in each]
+            error = [one.std(ddof=1) / len(one) ** 0.5 if len(one) > 1 else math.nan for one in each]
             if values:
                 axis.errorbar(values, mean, error, color=colour, marker=marker, markersize=5, capsize=2, label=member)
-            rows += [[AXES[key], member, f"{value:g}", f"{m:.1f} ± {e:.1f}", str(len(one))]
-                     for value, m, e, one in zip(values, mean, error, each)]
+            rows += [[AXES[key], member, f"{value:g}", f"{m:.1f}" + ("" if math.isnan(e) else f" ± {e:.1f}"),
+                      str(len(one))] for value, m, e, one in zip(values, mean, error, each)]
             clean = found.get(("readings", member, 0.0))
             if clean:
                 axis.axhline(float(np.mean(clean)), color=colour, linestyle=":", linewidth=0.8)

@@ -215,7 +215,7 @@ MUTANTS = [
     Mutant("feedback without its layer's gain", "ebmrun/theory/feedback.py",
            "self.draw(draws, module, gain)", "self.draw(draws, module, 1.0)", "feedback"),
     Mutant("feedback for a map that sends nothing down", "ebmrun/theory/feedback.py",
-           "owns_parameters(each)][from_input:]", "owns_parameters(each)]", "feedback"),
+           "maps = maps[1:] if from_input else maps", "maps = list(maps)", "feedback"),
     Mutant("fixed feedback that takes the weights' steps", "ebmrun/theory/network.py",
            "in self.untied[l] if affine.follows]", "in self.untied[l]]", "feedback"),
     Mutant("conjugate gradients without an energy", "ebmrun/theory/solver.py",

@@ -81,18 +81,18 @@ layer by layer, and between the weights of both ways, B and W.
 
 {shown}
 
-`random` is feedback alignment in every algorithm. Below the output, layers begin at about a right angle to
-backpropagation and turn towards it, well within the 90° that learning needs, as Lillicrap et al. 2016 found. The layer
+With random weights `pc`, `lifted` and `chl` are feedback alignment, to within their nudge. Below the output, their
+layers begin at about a right angle to backpropagation and turn to 45 to 50°, as Lillicrap et al. 2016 found. The layer
 next to the output hears the cost itself, and has nothing to align where the nudge is weak. Where the Hopfield energy
 has full feedback (`ep_centered`), the angle contains that between its equilibrium and the forward pass.
 
-Every run, a row each: [runs.csv](runs.csv). Made by
+Every run, a row each: [runs.csv](runs.csv). Made by `make feedback`, which runs
 
 ```
 {commands}
 ```
 
-Tables: `python scripts/table_feedback.py` with these folders.
+and then `python scripts/table_feedback.py results/feedback SWEEP...` with these folders.
 """)
 
 

@@ -40,13 +40,13 @@ class Machine:
     noise: Noise
     draws: Draws
 
-    def shaken(self, v: Batch, deviation: float) -> Batch:
+    def noisy(self, v: Batch, deviation: float) -> Batch:
         """v + deviation xi."""
         return v + deviation * self.draws.normal(v) if deviation else v
 
     def misread(self, v: Batch) -> Batch:
         """read(v) - v."""
-        return Grid(self.noise.reading_range, self.noise.reading_bits).nearest(self.shaken(v, self.noise.readings)) - v
+        return Grid(self.noise.reading_range, self.noise.reading_bits).nearest(self.noisy(v, self.noise.readings)) - v
 
 
 class NoisyState(State):
@@ -57,10 +57,10 @@ class NoisyState(State):
         self.machine = machine
 
     def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
-        return self.machine.shaken(super().respond(l, drive, t), self.machine.noise.states)
+        return self.machine.noisy(super().respond(l, drive, t), self.machine.noise.states)
 
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
-        return self.machine.shaken(super().down(l, edge, message, drive), self.machine.noise.messages)
+        return self.machine.noisy(super().down(l, edge, message, drive), self.machine.noise.messages)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class AnalogLearning(EnergyLearning):
         added: list[Tensor] = []
         for l, learned in enumerate(space.network.learned):
             for edge, affine in learned:
-                terms = errors(space, at, l, edge, weights, self.machine)
+                terms = misreadings(space, at, l, edge, weights, self.machine)
                 parts = [affine.gradient(*term) for term in (terms if signs is None else signed(terms, signs))]
                 added += [sum(more, part) for part, *more in zip(*parts)]
         return [gradient + more for gradient, more in zip(gradients, added)]
@@ -130,7 +130,7 @@ class AnalogHolomorphicLearning(HolomorphicLearning, AnalogLearning):
     """The same for complex nodes. Of two conjugate ones, which count twice, one is relaxed and read."""
 
 
-def errors(space: Coordinates, at: Step, l: int, edge: int, weights: Weights, machine: Machine) -> list[Term]:
+def misreadings(space: Coordinates, at: Step, l: int, edge: int, weights: Weights, machine: Machine) -> list[Term]:
     """What misreading the states and messages of all nodes adds to the learning rule of one map."""
     source, free, n = space.edges[l][edge][0], space.free, space.free.inputs.shape[0]
     message, piece = at.feedback[l], at.drives[l].pieces[edge]

@@ -41,7 +41,7 @@ class Coordinates(ABC):
 
     ``exact``: a displacement keeps its digits however small it is; ``relative``: signals count from x0; ``balances``:
     units may rest on kinks; ``kinked``: there are some; ``mixes``: the layers that take maxima of states; ``gains``:
-    gamma^(h_k - h_l) for each edge from layer k to layer l.    """
+    gamma^(h_k - h_l) for each edge from layer k to layer l."""
 
     exact = False
     relative = False

@@ -102,7 +102,8 @@ def passed_down(name: str, affine: Map, from_input: bool) -> list[Weighted]:
     """The maps with weights that messages pass in an edge, on their way to the layer below or to a map before it in a
     chain, which from the input are all but the first. Raises ConfigError for one that can have no others beside its
     own."""
-    maps = [each for each in affine.modules() if isinstance(each, Map) and owns_parameters(each)][from_input:]
+    maps = [each for each in affine.modules() if isinstance(each, Map) and owns_parameters(each)]
+    maps = maps[1:] if from_input else maps
     for each in maps:
         if not isinstance(each, Weighted):
             raise ConfigError(f"{name} has a {type(each).__name__}, whose parameters serve both ways: build it from "

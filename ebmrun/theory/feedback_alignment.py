@@ -22,7 +22,7 @@ Batch = Float[Tensor, "batch ..."]
 Output = Float[Tensor, "batch classes"]
 
 
-class Returning(torch.autograd.Function):
+class ByAdjoint(torch.autograd.Function):
     """A map whose derivative is what it says of itself: messages go by its ``adjoint``, parameters by ``gradient``."""
 
     @staticmethod
@@ -41,13 +41,13 @@ class Returning(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class FeedbackAlignment(Backprop):
-    """The gradient of the mean cost of the forward pass, as it would be if the maps' adjoints were their transposes."""
+    """The gradient of the mean cost of the forward pass, with the maps' own adjoints in place of their transposes."""
 
     def estimate(self, network: Network, x: Batch, y: Output) -> Estimate:
         states = [x]
         with torch.enable_grad():
             for edges, f in zip(network.edges, network.activations):
-                parts = [Returning.apply(states[source], affine, *affine.parameters()) for source, affine in edges]
+                parts = [ByAdjoint.apply(states[source], affine, *affine.parameters()) for source, affine in edges]
                 states.append(f(sum(parts[1:], parts[0])))
             gradients = torch.autograd.grad(self.cost.value(states[-1], y).mean(), network.weights)
         return Estimate(list(gradients), states[-1].detach())

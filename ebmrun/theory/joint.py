@@ -88,7 +88,7 @@ class JointLearning(EnergyLearning):
                                     ("acceleration", how.acceleration, ("auto", "none"))):
             if value not in needed:
                 raise ConfigError(f"relax.{name}={value} is not for nudge.joint={nudge.joint}, which moves errors by "
-                                  f"plain steps: use relax=sweep")
+                                  f"plain steps: set relax.{name}={needed[-1]}")
         object.__setattr__(self, "relaxation", replace(how, acceleration="none"))
 
     def coordinates(self, network: Network, free: FreeEquilibrium) -> Coordinates:

@@ -42,9 +42,9 @@ NEAR, TOLERANCE = 1e-2, 1e-3  # relative: how near to an eigenvalue mu is, and w
 
 @torch.no_grad()
 def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> dict[str, float]:
-    """The numbers of one batch, under ``KEYS``. What has no meaning is left out, as all is where nothing relaxes, or
-    work where the energy is not convex, all but the cosine where there is none (``feedback``), and all where nudges are
-    complex or drawn; so is what misses its tolerance. Raises
+    """The numbers of one batch, under ``KEYS``; those without a meaning are left out: all where nothing relaxes or
+    nodes are complex, joint or of a drawn sign; all but the cosine where feedback is untied, so that
+    there is no energy; the work where the energy is not convex. What misses its tolerance is left out, too. Raises
     Diverged."""
     nudge = learning.nudge
     if (learning.relaxation.frozen or network.depth == nudge.clamps or nudge.random_sign or nudge.points > 1

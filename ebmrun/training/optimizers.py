@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 
 from ebmrun.config import resolved, typed
 from ebmrun.errors import ConfigError
-from ebmrun.imperfect import writing
 from ebmrun.theory.network import Network
 from ebmrun.training.uncompiled import without_compiler
+from ebmrun.training.writing import Writing
 
 
 def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
@@ -50,5 +50,5 @@ def optimizer(cfg: DictConfig, network: Network) -> torch.optim.Optimizer:
                           "learning rule of its own cannot answer: use optim=sgd or adam")
     config = typed(cfg)
     if config.noise.writes:
-        writing(config).watch(made)
+        Writing(config.noise, config.seed).watch(made)
     return made

@@ -56,8 +56,8 @@ class Writing:
 
     def written(self, old: Tensor, step: Tensor, draws: Draws) -> Tensor:
         """The weights after a step from old ones."""
-        up = self.noise.asymmetry
-        new = old + torch.where(step > 0, 1 + up, 1 - up) * step
+        a = self.noise.asymmetry
+        new = old + torch.where(step > 0, 1 + a, 1 - a) * step
         return self.grid.stochastic(new, draws.uniform(new[None])[0]) if self.grid.bits else new
 
 

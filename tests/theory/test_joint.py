@@ -194,7 +194,11 @@ DUAL = ["algo=dual_propagation", "arch.hidden=[6]"]
                                    ["arch=cnn", "arch.channels=[3]", "arch.kernel=3", "arch.pooling=max"]])
 def test_it_trains(command, words):
     own = words if "arch=cnn" in words else [*DUAL[1:], *words]
-    assert command(DUAL[0], *own, "trainer.max_steps=3", "alignment.every=1").status == 0
+    assert command(DUAL[0], *own, "trainer.max_steps=3", "alignment.every=1", "hydra.run.dir=run").status == 0
+    with open("run/metrics.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["alignment/cosine"]) > 0.9
+    assert last["relax/converged"] == "1" or "arch.pooling=max" in words
 
 
 def test_a_certificate_names_it_and_finds_its_order(command, capfd):
@@ -206,9 +210,9 @@ def test_a_certificate_names_it_and_finds_its_order(command, capfd):
 
 @pytest.mark.parametrize("overrides, said", [
     (["energy=hopfield"], ["nudge.joint=True", "Hopfield", "energy=lifted"]),
-    (["relax=conjugate"], ["relax.acceleration=conjugate", "relax=sweep"]),
-    (["relax=frozen"], ["relax.frozen=True", "relax=sweep"]),
-    (["relax.coordinates=state"], ["relax.coordinates=state", "relax=sweep"]),
+    (["relax=conjugate"], ["relax.acceleration=conjugate", "relax.acceleration=none"]),
+    (["relax=frozen"], ["relax.frozen=True", "relax.frozen=False"]),
+    (["relax.coordinates=state"], ["relax.coordinates=state", "relax.coordinates=error"]),
     (["nudge=clamped"], ["nudge.joint=True", "inf", "nudge=centered"]),
     (["nudge=coupled"], ["nudge.joint=True", "nudge.holds=True"]),
     (["nudge=holomorphic"], ["nudge.joint=True", "nudge.points=4"]),
