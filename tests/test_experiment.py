@@ -184,10 +184,10 @@ def test_any_composition_may_round_its_products(words: list[str], tmp_path: Path
     run(cfg, tmp_path, [])
     assert summarise(tmp_path / "metrics.csv")["steps"] == 2
     parts, whole = build(cfg), build(composed(*words, *small, "dataset.limit=64"))
-    (x, y), signs = first_batch(parts), []
+    (x, y), drawn = first_batch(parts), {}
     if parts.config.nudge.random_sign:
-        signs = [torch.ones(16, 1)]
-    found, exact = (each.algorithm.estimate(each.network, x, y, *signs) for each in (parts, whole))
+        drawn = {"signs": torch.ones(16, 1)}
+    found, exact = (each.algorithm.estimate(each.network, x, y, **drawn) for each in (parts, whole))
     gap = math.hypot(*(float((g - r).norm()) for g, r in zip(found.gradients, exact.gradients, strict=True)))
     assert 2**-12 < gap / math.hypot(*(float(r.norm()) for r in exact.gradients)) < 2**-3
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -176,9 +176,10 @@ def judge(error: Exception) -> tuple[int, str]:
 def remove_unused() -> None:
     """Remove the folders that this command made and no run wrote to."""
     for each in reversed(made):
-        if each.is_dir() and {path.name for path in each.iterdir()} <= {"multirun.yaml"}:
-            (each / "multirun.yaml").unlink(missing_ok=True)
-            each.rmdir()
+        with suppress(OSError):  # another process of a job may write there, or remove it, at the same time
+            if {path.name for path in each.iterdir()} <= {"multirun.yaml"}:
+                (each / "multirun.yaml").unlink(missing_ok=True)
+                each.rmdir()
 
 
 class Folders(Callback):

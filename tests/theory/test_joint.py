@@ -3,6 +3,7 @@ backprop, closed forms, and why one nudge by itself cannot do as well."""
 
 from __future__ import annotations
 
+import csv
 import math
 
 import pytest

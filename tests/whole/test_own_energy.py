@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -54,8 +55,9 @@ def error_of_one_batch(command: Command, *arguments: str) -> float:
 def test_the_readme_shows_an_energy_a_network_a_nudge_and_data() -> None:
     assert set(FILES) == {
         "my_energy.py", "conf/energy/mine.yaml", "my_network.py", "conf/arch/mine.yaml", "conf/nudge/third_order.yaml",
-        "my_activation.py", "conf/arch/asinh.yaml", "my_cost.py", "conf/cost/huber.yaml", "my_optimizer.py",
-        "conf/optim/sign.yaml", "my_study.py", "conf/study/sizes.yaml", "my_data.py", "conf/dataset/mine.yaml"}
+        "my_feedback.py", "my_activation.py", "conf/arch/asinh.yaml", "my_cost.py", "conf/cost/huber.yaml",
+        "my_optimizer.py", "conf/optim/sign.yaml", "my_study.py", "conf/study/sizes.yaml", "my_data.py",
+        "conf/dataset/mine.yaml"}
     assert FILES["conf/energy/mine.yaml"].count("\n") == 1
     assert all(any(part in line for line in COMMANDS) for part in (*PARTS, "study=sizes"))
 
@@ -74,6 +76,16 @@ def test_the_readme_runs_as_it_stands(folder: Path, part: str) -> None:
     found = json.loads(summary.read_text())
     assert found["test/accuracy"] > 0.5  # ten classes
     assert found["alignment/relative_error"] < 1e-2
+
+
+def test_the_feedback_of_the_readme_is_a_tenth_of_a_weight_away(command: Command) -> None:
+    # N has the law of the initial weights W, and nothing to do with them: the angle between W and W + N / 10 is that
+    # whose tangent is a tenth.
+    assert command("feedback._target_=my_feedback.Offset", "trainer.max_steps=1", "alignment.every=1",
+                   "hydra.run.dir=run").status == 0
+    with open("run/metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["feedback/angle"]) == pytest.approx(math.degrees(math.atan(0.1)), rel=0.05)
 
 
 def test_the_energy_of_the_readme_tends_to_backprop(command: Command) -> None:
