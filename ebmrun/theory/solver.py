@@ -49,7 +49,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
-    acceleration, step_size = decided(how, space)
+    acceleration, step_size = decided(how, space, pull)
     unbalanced = 1 if True in space.mixes else 2 if acceleration == "conjugate" else UNBALANCED
     dynamics = steps(space, pull, how.order, step_size, unbalanced)
     anderson = Anderson() if acceleration == "anderson" else None
@@ -92,11 +92,11 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     raise AssertionError("unreachable: the last step returns")
 
 
-def decided(how: Relaxation, space: Coordinates) -> tuple[str, float]:
+def decided(how: Relaxation, space: Coordinates, pull: Pull) -> tuple[str, float]:
     """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Complex states take plain
     steps: what accelerates others rests on products that are positive. So do those whose messages go down by weights
     of their own, for which there is no energy."""
-    if space.free.states[-1].is_complex():
+    if space.free.states[-1].is_complex() or space.network.depth == pull.clamps:  # a clamped output alone moves at once
         return "none", how.step_size
     if how.acceleration != "auto":
         return how.acceleration, how.step_size

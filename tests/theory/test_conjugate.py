@@ -163,3 +163,15 @@ def test_its_gradient_at_a_weak_nudge_is_backprop(net):
     learning = member(Predictive(), stencil("single", 1e-5), network, acceleration="conjugate")
     estimate = learning.estimate(network, x, y)
     assert estimate.converged and distance(estimate.gradients, backprop(network, learning.cost, x, y)) < 1e-3
+
+
+@pytest.mark.parametrize("acceleration", ["auto", "conjugate"])
+def test_a_clamped_output_alone_has_nothing_to_settle(acceleration):
+    """A layer whose output is its target: the gradient is that of one half of the squared error."""
+    network, draw = mlp((5,), 3, [], "tanh", "identity").double(), torch.Generator().manual_seed(0)
+    initialise(network, 0)
+    x, y = torch.randn(4, 5, generator=draw).double(), torch.randn(4, 3, generator=draw).double()
+    learning = member(Predictive(), stencil("clamped"), network, tol=1e-10, max_steps=10, acceleration=acceleration)
+    estimate = learning.estimate(network, x, y)
+    assert estimate.converged
+    assert distance(estimate.gradients, backprop(network, learning.cost, x, y)) < 1e-14
