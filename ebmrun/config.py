@@ -166,6 +166,15 @@ def require_whole_products(config: Config, study: str) -> None:
                           f"{' or '.join(DTYPES)} with study={study}")
 
 
+def require_no_updates(config: Config, study: str) -> None:
+    """Raises ConfigError for what shows in updates of the weights alone, of which a study makes none."""
+    for key, value, plain in (("noise.asymmetry", config.noise.asymmetry, 0.0),
+                              ("trainer.update", config.trainer.update, "at_equilibrium")):
+        if value != plain:
+            raise ConfigError(f"{key}={value} shows as the weights are updated, and study={study} holds them: set "
+                              f"{key}={plain}")
+
+
 ConfigStore.instance().store(name="schema", node=Config)
 
 

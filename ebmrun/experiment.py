@@ -17,8 +17,8 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.fits import require_nudge, require_plain_steps, require_relaxation, require_use
-from ebmrun.imperfect import mismatched, on_machine, round_initial_weights, with_plain_steps
+from ebmrun.fits import require_nudge, require_plain_steps, require_quiet, require_relaxation, require_use
+from ebmrun.imperfect import on_machine, round_initial_weights, with_plain_steps
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
@@ -36,7 +36,10 @@ from ebmrun.theory.network_contract import require_affine, require_owned
 from ebmrun.theory.products import Rounded, of_precision
 from ebmrun.theory.recurrent import RecurrentBackprop
 from ebmrun.theory.references import Backprop, Implicit
+from ebmrun.training.launch import launched
 from ebmrun.training.schedule import Schedule
+
+TRAINING = "ebmrun.training.run.train"  # the one study that processes share
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ class Parts:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """Runs the study that is asked for. Raises ConfigError before anything is written, RunError after."""
     keep_freed()
-    _function("study.run", cfg.study.run)(cfg, run_dir, overrides)
+    study = _function("study.run", cfg.study.run)
+    if launched() and study is not _function("study.run", TRAINING):
+        raise ConfigError(f"study.run={cfg.study.run} is one process, and torchrun starts several: run it without")
+    study(cfg, run_dir, overrides)
 
 
 def build(cfg: DictConfig) -> Parts:
@@ -78,7 +84,7 @@ def build(cfg: DictConfig) -> Parts:
     network = initialise(network, config.seed).to(device, config.dtype)
     require_owned(network)
     require_affine(network)
-    mismatched(_made("feedback", cfg.feedback, Feedback), config.noise).give(network, config.seed)
+    give_feedback(_made("feedback", cfg.feedback, Feedback), config, network)
     if config.noise.writes:
         round_initial_weights(network, config)
     cost: Cost = _made("cost", cfg.cost, Cost, output=network.output)
@@ -118,6 +124,7 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
+    require_quiet(config)
     config = with_plain_steps(config)
     learning = settling(cfg, config, network, cost)
     energy = learning.energy
@@ -125,9 +132,9 @@ def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cos
     if config.trainer.update == "each_step":
         incremental = IncrementalLearning(energy, config.nudge, config.relax, cost)
         incremental.require_steps()
-        return on_machine(incremental, config)
+        return incremental
     if config.nudge.joint:
-        return on_machine(JointLearning(energy, config.nudge, config.relax, cost), config)
+        return JointLearning(energy, config.nudge, config.relax, cost)
     if config.nudge.points == 1:
         return on_machine(learning, config)
     require_holomorphic(energy, network, cost)

@@ -18,9 +18,10 @@ from ebmrun.theory.network import Network
 def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
     """Every part that is set against an algorithm that would not see it."""
     noise, member, without = config.noise, isinstance(algorithm, EnergyLearning), f"has no use in algo={name}, which"
-    if config.nudge.random_sign and not member:
-        raise ConfigError(f"nudge.random_sign={config.nudge.random_sign} {without} nudges nothing: leave it out, or "
-                          "use algo=ep")
+    for key, plain in (("random_sign", False), ("joint", False), ("holds", False), ("points", 1)):
+        if getattr(config.nudge, key) != plain and not member:
+            raise ConfigError(f"nudge.{key}={getattr(config.nudge, key)} {without} nudges nothing: leave it out, or "
+                              "use algo=ep")
     if config.trainer.update == "each_step" and not isinstance(algorithm, Stepwise):
         raise ConfigError(f"trainer.update={config.trainer.update} {without} learns from no step of a relaxation: "
                           "leave it out, or use algo=pc_incremental")
@@ -28,6 +29,14 @@ def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
         if getattr(noise, key) and not member:
             raise ConfigError(f"noise.{key}={getattr(noise, key)} {without} relaxes and reads no states: leave it out "
                               "(weight_bits, asymmetry and mismatch go with any algo), or use algo=ep")
+
+
+def require_quiet(config: Config) -> None:
+    """Nodes that relax together, and weights that move meanwhile, against the noise of an estimate."""
+    if config.noise.estimated and (config.nudge.joint or config.trainer.update == "each_step"):
+        raise ConfigError(f"nudge.joint={config.nudge.joint} with trainer.update={config.trainer.update} is not built "
+                          "for noise of states, messages or readings: leave it out (weight_bits, asymmetry and "
+                          "mismatch go with any), or set nudge.joint=false and trainer.update=at_equilibrium")
 
 
 def require_relaxation(energy: Energy, config: Config, network: Network) -> None:
@@ -82,6 +91,13 @@ def require_digits(energy: Energy, depth: int, config: Config) -> None:
     if strength < 10 * least:
         raise ConfigError(f"nudge.strength={config.nudge.strength} displaces states by less than the digits that "
                           f"{config.precision} leaves: use {100 * least:.1g} or more, {mends}")
+    bits, apart = config.noise.reading_bits, 0.0
+    if bits is not None:
+        apart = 2 * config.noise.reading_range / (2**bits - 2)
+    if strength < apart / 2:
+        warnings.warn(f"nudge.strength={config.nudge.strength} displaces states by less than noise.reading_bits={bits} "
+                      f"tell apart, {apart:.1g}, so that little of the gradient is read: use {apart:.1g} or more, or "
+                      "more bits", stacklevel=2)
     drowned = [l for l in range(1, depth) if min(strength, 1) * gain ** (depth - l) < 100 * floor]
     if drowned and gain < 1:
         better = 1.1 * (100 * floor / min(strength, 1)) ** (1 / (depth - 1))

@@ -12,8 +12,6 @@ from ebmrun.theory.analog import AnalogHolomorphicLearning, AnalogLearning
 from ebmrun.theory.feedback import Feedback, Mismatched, Tied
 from ebmrun.theory.grid import Grid
 from ebmrun.theory.holomorphic import HolomorphicLearning
-from ebmrun.theory.incremental import IncrementalLearning
-from ebmrun.theory.joint import JointLearning
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.noise import Noise
@@ -33,16 +31,20 @@ def with_plain_steps(config: Config) -> Config:
 
 
 def on_machine(learning: EnergyLearning, config: Config) -> EnergyLearning:
-    """The member on a machine with noise; itself where there is none. Raises ConfigError for one whose nodes relax
-    together, or whose weights move meanwhile."""
+    """The member on a machine with noise; itself where there is none."""
     if not config.noise.estimated:
         return learning
-    if isinstance(learning, (JointLearning, IncrementalLearning)):
-        raise ConfigError(f"nudge.joint={config.nudge.joint} with trainer.update={config.trainer.update} is not built "
-                          "for noise of states, messages or readings: leave it out (weight_bits, asymmetry and "
-                          "mismatch go with any), or set nudge.joint=false and trainer.update=at_equilibrium")
     kind = AnalogHolomorphicLearning if isinstance(learning, HolomorphicLearning) else AnalogLearning
     return kind(**vars(learning), noise=config.noise, seed=config.seed)
+
+
+def give_feedback(feedback: Feedback, config: Config, network: Network) -> None:
+    """Gives a network the weights of its way down. Raises ConfigError for other ones where no message goes down."""
+    chosen = mismatched(feedback, config.noise)
+    chosen.give(network, config.seed)
+    if network.tied and not isinstance(chosen, Tied):
+        raise ConfigError(f"feedback={type(chosen).__name__} has no use in a network whose maps hear the input alone, "
+                          "so that no message goes down: use feedback=tied and noise.mismatch=0, or a hidden layer")
 
 
 def mismatched(feedback: Feedback, noise: Noise) -> Feedback:

@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import dtype_of, require_whole_products, resolved, typed
+from ebmrun.config import dtype_of, require_no_updates, require_whole_products, resolved, typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import Parts, build, energy_learning
@@ -242,8 +242,11 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """``study=paper``. The summary holds the ends of F1 and F5. Raises ConfigError for a nudge without one strength, or
     a precision that rounds products."""
     require_whole_products(typed(cfg), "paper")
+    require_no_updates(typed(cfg), "paper")
     parts = build(cfg)
-    nudge = parts.config.nudge
+    nudge, noise = parts.config.nudge, parts.config.noise
+    if noise.estimated or noise.writes:
+        raise ConfigError(f"{noise} enters no relaxation of study=paper: use noise=none")
     if nudge.clamps or nudge.random_sign or nudge.points > 1 or nudge.joint:
         raise ConfigError(f"nudge.nodes={nudge.nodes} with nudge.holds={nudge.holds}, nudge.random_sign="
                           f"{nudge.random_sign}, nudge.points={nudge.points} and nudge.joint={nudge.joint} have no "

@@ -15,7 +15,7 @@ from hydra import compose
 from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ebmrun.config import require_whole_products, typed
+from ebmrun.config import require_no_updates, require_whole_products, typed
 from ebmrun.data.sets import batches
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import Parts, build
@@ -91,6 +91,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     study = cast(Study, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), cfg.study)))
     config = typed(cfg)
     require_whole_products(config, "relaxation")
+    require_no_updates(config, "relaxation")
     facts = machine(config.torch_device()) | {
         "precision": config.precision, "dataset": config.dataset.name, "batch_size": config.trainer.batch_size,
         "max_steps": study.max_steps, "batches": study.batches, "command": shlex.join(["ebmrun", *overrides]),

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from ebmrun.config import DTYPES, dtype_of, require_whole_products, resolved, typed
+from ebmrun.config import DTYPES, dtype_of, require_no_updates, require_whole_products, resolved, typed
 from ebmrun.errors import Diverged, RunError
 from ebmrun.experiment import Parts, build, energy_learning, first_batch
 from ebmrun.studies.convergence import Fit, at, fit_order
@@ -109,6 +109,7 @@ def shown(fit: Fit | None, predicted: int) -> str:
 def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     """``study=unification``. Raises ConfigError for a precision that rounds products."""
     require_whole_products(typed(cfg), "unification")
+    require_no_updates(typed(cfg), "unification")
     parts = build(cfg)
     values = np.geomspace(cfg.study.largest, cfg.study.smallest, cfg.study.points).tolist()
     members = curves(cfg, parts)

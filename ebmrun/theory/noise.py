@@ -20,9 +20,10 @@ class Noise:
     each node of the nudge, the free one included, to each state and each message that the learning rule multiplies.
 
     ``reading_bits`` and ``weight_bits`` (2 to 24, null for no limit) leave 2^bits - 1 levels in +-``reading_range`` and
-    +-``weight_range``, beyond which a reading or a weight saturates. ``asymmetry`` a in (-1, 1) makes what adds to a
-    weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says. ``mismatch`` (0 or more) is the
-    relative standard deviation of each weight of the way down from the one of the way up, drawn once from the seed.
+    +-``weight_range``, beyond which a reading or a weight of so many bits saturates. ``asymmetry`` a in (-1, 1) makes
+    what adds to a weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says. ``mismatch`` (0 or
+    more) is the relative standard deviation of each weight of the way down from the one of the way up, drawn once from
+    the seed.
     """
 
     states: float = 0.0
@@ -49,6 +50,11 @@ class Noise:
             value = getattr(self, key)
             if not 0 < value < math.inf:
                 raise ConfigError(f"noise.{key}={value} must be a positive number: the largest that the machine holds")
+        for what in ("reading", "weight"):
+            bits, span = getattr(self, f"{what}_bits"), getattr(self, f"{what}_range")
+            if bits is None and span != 1:
+                raise ConfigError(f"noise.{what}_range={span} bounds levels, and there are none without "
+                                  f"noise.{what}_bits: set noise.{what}_bits=8, or leave it out")
         if not -1 < self.asymmetry < 1:
             raise ConfigError(f"noise.asymmetry={self.asymmetry} must lie between -1 and 1: 0.1 makes steps up 1.1 "
                               "and steps down 0.9 times as large")

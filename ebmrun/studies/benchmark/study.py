@@ -15,7 +15,7 @@ from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import Tensor
 
-from ebmrun.config import require_whole_products, typed
+from ebmrun.config import require_no_updates, require_whole_products, typed
 from ebmrun.errors import ConfigError, RunError
 from ebmrun.experiment import Parts, build, first_batch
 from ebmrun.studies.benchmark import plain
@@ -102,6 +102,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     study = cast(Study, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), cfg.study)))
     config = typed(cfg)
     require_whole_products(config, "benchmark")
+    require_no_updates(config, "benchmark")
     facts = machine(config.torch_device()) | {
         "precision": config.precision,
         "dataset": config.dataset.name,

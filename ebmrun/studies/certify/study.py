@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from ebmrun import files
-from ebmrun.config import resolved
+from ebmrun.config import require_no_updates, resolved
 from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import Parts, build
 from ebmrun.studies.certify.certificate import KNOBS, UNTIED, Certificate, Reference, column, flat, lines
@@ -48,9 +48,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     parts = build(cfg)
     if parts.learning is None:
         raise ConfigError(f"algo={cfg.algo.name} is no energy-based composition: certify another, as with algo=pc")
-    if parts.config.trainer.update != "at_equilibrium":
-        raise ConfigError(f"trainer.update={parts.config.trainer.update} moves the weights as states relax, and a "
-                          "certificate holds them: set trainer.update=at_equilibrium")
+    require_no_updates(parts.config, "certify")
     found = certify(parts, parts.learning, cfg)
     print("\n".join(lines(found)))
     columns = [column(found, key) for key in COLUMNS]

@@ -26,7 +26,6 @@ from ebmrun.studies.search.space import Distributions, apply, ends, numbers, spa
 from ebmrun.studies.search.trials import FILE, SAMPLERS, Direction, Trials, total
 from ebmrun.training import folder
 from ebmrun.training.differences import require_same
-from ebmrun.training.launch import launched
 from ebmrun.training.run_name import run_name
 from ebmrun.training.summary import near
 from ebmrun.training.tracking import Progress, Tracker
@@ -114,8 +113,6 @@ def single(cfg: DictConfig, asked: Search, run_dir: Path) -> DictConfig:
 def require_searchable(plain: DictConfig, distributions: Distributions) -> None:
     """Raises ConfigError for a space that leaves the configuration's ranges, a configuration that does not build, and
     one without validation examples."""
-    if launched():
-        raise ConfigError("study=search is one process, and torchrun starts several: search without it")
     for settings in ends(distributions):
         at_the_end = plain.copy()
         apply(settings, at_the_end)
