@@ -18,7 +18,7 @@ from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
 from ebmrun.fits import require_nudge, require_plain_steps, require_quiet, require_relaxation, require_use
-from ebmrun.imperfect import on_machine, round_initial_weights, with_plain_steps
+from ebmrun.imperfect import give_feedback, on_machine, round_initial_weights, with_plain_steps
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm

@@ -243,10 +243,11 @@ def run(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
     a precision that rounds products."""
     require_whole_products(typed(cfg), "paper")
     require_no_updates(typed(cfg), "paper")
-    parts = build(cfg)
-    nudge, noise = parts.config.nudge, parts.config.noise
+    noise = typed(cfg).noise
     if noise.estimated or noise.writes:
-        raise ConfigError(f"{noise} enters no relaxation of study=paper: use noise=none")
+        raise ConfigError(f"noise={vars(noise)} enters no relaxation of study=paper: use noise=none")
+    parts = build(cfg)
+    nudge = parts.config.nudge
     if nudge.clamps or nudge.random_sign or nudge.points > 1 or nudge.joint:
         raise ConfigError(f"nudge.nodes={nudge.nodes} with nudge.holds={nudge.holds}, nudge.random_sign="
                           f"{nudge.random_sign}, nudge.points={nudge.points} and nudge.joint={nudge.joint} have no "

@@ -21,9 +21,9 @@ class Noise:
 
     ``reading_bits`` and ``weight_bits`` (2 to 24, null for no limit) leave 2^bits - 1 levels in +-``reading_range`` and
     +-``weight_range``, beyond which a reading or a weight of so many bits saturates. ``asymmetry`` a in (-1, 1) makes
-    what adds to a weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says. ``mismatch`` (0 or
-    more) is the relative standard deviation of each weight of the way down from the one of the way up, drawn once from
-    the seed.
+    what adds to a weight (1 + a) and what takes from it (1 - a) times as large as the optimizer says. ``mismatch`` (0
+    or more) is the relative standard deviation of each weight of the way down from the one of the way up, drawn once
+    from the seed.
     """
 
     states: float = 0.0

@@ -64,7 +64,7 @@ def test_backprop_diverges_as_clearly(command: Command) -> None:
         (["precision=bf16", "study=relaxation"], "precision=bf16", "float32 or float64 with study=relaxation"),
         (["precision=bf16", "study=unification"], "precision=bf16", "float32 or float64 with study=unification"),
         (["noise.asymmetry=0.1", "study=certify"], "noise.asymmetry=0.1", "noise.asymmetry=0.0"),
-        (["noise.readings=0.1", "study=paper"], "readings=0.1", "noise=none"),
+        (["noise.readings=0.1", "study=paper"], "'readings': 0.1", "noise=none"),
         (["noise.reading_range=0.1"], "noise.reading_range=0.1", "noise.reading_bits=8"),
         (["algo=bp", "nudge.joint=true"], "nudge.joint=True has no use in algo=bp", "leave it out"),
         (["arch.hidden=[]", "feedback=random"], "feedback=Random", "feedback=tied"),
