@@ -19,8 +19,8 @@ from ebmrun.theory.noise import Noise
 
 def with_plain_steps(config: Config) -> Config:
     """The configuration of a relaxation that noise enters: by plain steps of the states themselves, whatever
-    ``relax.coordinates`` says. Raises ConfigError
-    for steps that are derived from earlier ones, which noise would mislead."""
+    ``relax.coordinates`` says. Raises ConfigError for steps that are derived from earlier ones, which noise would
+    mislead."""
     noise, how = config.noise, config.relax
     if not noise.moves:
         return config

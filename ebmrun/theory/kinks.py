@@ -27,11 +27,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ebmrun.theory.affine import MaxPool2d, Winners
+from ebmrun.theory.affine.piece import Rows
 from ebmrun.theory.coordinates import Coordinates
 from ebmrun.theory.equilibrium import Batch, Drive
 
 Held = Bool[Tensor, "_ ..."] | None  # the units of a layer that rest on a kink
-Rows = Float[Tensor, "_ places"]
 Softness = float | Float[Tensor, "_ 1"]
 
 
