@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
@@ -17,6 +18,14 @@ from ebmrun.report.figures import STYLE
 
 matplotlib.use("Agg")
 matplotlib.rcParams.update(STYLE)
+
+
+def table_parser(text: str | None) -> argparse.ArgumentParser:
+    """RESULTS SWEEP..., as every table that is made of sweeps is asked for."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("sweeps", type=Path, nargs="+")
+    return parser
 
 
 def runs(folder: Path) -> list[Path]:

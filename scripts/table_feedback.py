@@ -5,14 +5,13 @@ Each SWEEP is a folder of runs of one network, an algorithm and a feedback each.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from records import columns, command, runs, summary
+from records import columns, command, runs, summary, table_parser
 from table_mnist import write
 
 from ebmrun.report import markdown
@@ -62,10 +61,7 @@ def ordered(sweep: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("sweeps", type=Path, nargs="+")
-    asked = parser.parse_args()
+    asked = table_parser(__doc__).parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)
     tables = [ordered(sweep) for sweep in asked.sweeps]
     write(asked.results / "runs.csv", widened([found for rows in tables for found in rows]))

@@ -6,7 +6,6 @@ make one line.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from records import command, runs, summary
+from records import command, runs, summary, table_parser
 from table_mnist import write
 
 from ebmrun.report import markdown
@@ -51,9 +50,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("sweeps", type=Path, nargs="+")
+    parser = table_parser(__doc__)
     parser.add_argument("--cifar", type=Path, nargs="*", default=[])
     asked = parser.parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ the same weights and saw the same batches.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from records import columns, command, runs, summary
+from records import columns, command, runs, summary, table_parser
 from scipy.stats import t as student
 
 from ebmrun.report import markdown
@@ -109,9 +108,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("sweeps", type=Path, nargs="+")
+    parser = table_parser(__doc__)
     parser.add_argument("--longer", type=Path, nargs="*", default=[])
     asked = parser.parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ by seed with the centered nudge, the best rule of those that were published.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from records import command, runs, summary
+from records import command, runs, summary, table_parser
 from scipy.stats import t as student
 from table_mnist import write
 
@@ -113,10 +112,7 @@ def ranking(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("sweeps", type=Path, nargs="+")
-    asked = parser.parse_args()
+    asked = table_parser(__doc__).parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)
     rows = [row(run) for sweep in asked.sweeps for run in runs(sweep)]
     write(asked.results / "runs.csv", rows)
