@@ -172,7 +172,7 @@ MUTANTS = [
     Mutant("drives that hardly give way", "ebmrun/theory/compliance.py",
            "give = sum(parts[1:], parts[0])", "give = 1e-3 * sum(parts[1:], parts[0])", "kinks"),
     Mutant("conjugate directions without the last one", "ebmrun/theory/conjugate.py",
-           "torch.addcmul(z, p, beta), torch", "z + 0 * p, torch", "conjugate"),
+           "torch.addcmul(z, p, beta.masked_fill(ends, 0))", "z + 0 * p", "conjugate"),
     Mutant("curvature without the cost", "ebmrun/theory/descent.py",
            "return found + bend(", "return found + 0 * bend(", "conjugate"),
     Mutant("gap without gamma^-h", "ebmrun/theory/descent.py",

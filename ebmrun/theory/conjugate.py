@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 import torch
 
 from ebmrun.theory.coordinates import Coordinates
-from ebmrun.theory.descent import SOFT, Descent, Each, Point, answered, kinks_of, rest
+from ebmrun.theory.descent import SOFT, Descent, Each, Flat, Plain, Point, answered, kinks_of, rest
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import Proposal, Step
 
@@ -48,20 +48,21 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
     space, one = descent.space, torch.ones_like(at.s[:, :1])
     z = p = descent.scaled(at.gap)
     slope = size = descent.product(at.way, p)
-    length, nothing, plain = one, torch.zeros_like(one), one < 0
+    length = one
+    plain: Plain = None
     if new:
         if space.kinked:  # what has not settled may be a kink's: the same states, with units balanced on them
             met = new.step
             new = descent.down(new.messages, met.before, met.drives, met.signals, kinks_of(space, at), 1.0)
         plain = descent.product(new.way, p) >= -0.5 * slope
-    if new is None or not bool(plain.all()):
-        length = torch.where(plain, one, ratio(slope, descent.curvature(at, p), one))
+    if new is None or plain is None or not bool(plain.all()):
+        length = exact(descent, at, p, slope, plain, one)
         new = descent.along(at, p, length, plain)
         yield new.step
     while True:
         there = descent.product(new.way, p)
         for _ in range(0 if space.kinked else SHORTER):  # a kink turns the slope by its feedback alone
-            turned = ~plain & (there < -slope)
+            turned = there < -slope if plain is None else ~plain & (there < -slope)
             if not bool(turned.any()):
                 break
             length = torch.where(turned, length * slope / (slope - there), length)
@@ -71,14 +72,24 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
         at, before, z_before = new, size, z
         z = descent.scaled(at.gap)
         size = descent.product(at.way, z)
-        plain = plain & (size <= (ENOUGH_ON_KINKS if space.kinked else ENOUGH) * before)
         beta = ratio(size - descent.product(at.way, z_before), before, one).clamp(min=0)
-        beta = torch.where(plain | (size + beta * there <= 0), nothing, beta)  # else p would lead up
-        p, slope, length = torch.addcmul(z, p, beta), torch.addcmul(size, there, beta), one
-        if not bool(plain.all()):
-            length = torch.where(plain, one, ratio(slope, descent.curvature(at, p), one))
+        slope = torch.addcmul(size, there, beta)
+        ends = slope <= 0  # p would lead up
+        if plain is not None:
+            plain = plain & (size <= (ENOUGH_ON_KINKS if space.kinked else ENOUGH) * before)
+            ends = ends | plain
+            plain = plain if bool(plain.any()) else None
+        p, slope = torch.addcmul(z, p, beta.masked_fill(ends, 0)), torch.where(ends, size, slope)
+        length = exact(descent, at, p, slope, plain, one)
         new = descent.along(at, p, length, plain)
         yield new.step
+
+
+def exact(descent: Descent, at: Point, p: Flat, slope: Each, plain: Plain, one: Each) -> Each:
+    """The length of a step along p, for the energy to second order; 1 for the examples that take plain steps."""
+    if plain is None:
+        return ratio(slope, descent.curvature(at, p), one)
+    return one if bool(plain.all()) else torch.where(plain, one, ratio(slope, descent.curvature(at, p), one))
 
 
 def ratio(a: Each, b: Each, one: Each) -> Each:

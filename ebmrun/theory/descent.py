@@ -29,6 +29,7 @@ from ebmrun.theory.relaxation import Step, descend
 
 Flat = Float[Tensor, "batch variables"]  # of all layers that move, one after another
 Each = Float[Tensor, "batch 1"]
+Plain = Bool[Tensor, "batch 1"] | None  # the examples that take plain sweeps; None where none does
 
 SOFT = 2.0  # kinks under steps that go less than all the way
 
@@ -114,10 +115,10 @@ class Descent:
                 signals.append(space.signal(u[l], drives[l]))
         return self.down(messages, u, drives, signals, before, softness)
 
-    def along(self, point: Point, p: Flat, length: Each, plain: Bool[Tensor, "batch 1"]) -> Point:
+    def along(self, point: Point, p: Flat, length: Each, plain: Plain) -> Point:
         """The point at that length along p."""
         messages = self.layers(torch.addcmul(point.s, p, length))
-        return self.at(messages, kinks_of(self.space, point), torch.where(plain, 1.0, SOFT))
+        return self.at(messages, kinks_of(self.space, point), SOFT if plain is None else torch.where(plain, 1.0, SOFT))
 
     def down(self, messages: list[Batch], u: Sequence[Batch], drives: list[Drive], signals: list[Batch],
              before: Step | None, softness: Softness) -> Point:
