@@ -17,8 +17,8 @@ from ebmrun.config import Config, resolved, typed
 from ebmrun.data.augment import Augmentation
 from ebmrun.data.sets import Dataset, batches, load
 from ebmrun.errors import ConfigError
-from ebmrun.fits import require_nudge, require_plain_steps, require_quiet, require_relaxation, require_use
-from ebmrun.imperfect import give_feedback, on_machine, round_initial_weights, with_plain_steps
+from ebmrun.fits import require_nodes, require_nudge, require_one_way, require_relaxation, require_use
+from ebmrun.imperfect import give_feedback, on_machine, on_states, round_initial_weights
 from ebmrun.memory import keep_freed
 from ebmrun.theory import cost_contract
 from ebmrun.theory.algorithm import Algorithm
@@ -124,21 +124,19 @@ def settling(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> E
 
 def energy_learning(cfg: DictConfig, config: Config, network: Network, cost: Cost) -> EnergyLearning:
     """``algo.build`` of the family: checks that energy, nudge, relaxation and cost fit each other."""
-    require_quiet(config)
-    config = with_plain_steps(config)
+    require_one_way(config)
+    config = on_states(config)
     learning = settling(cfg, config, network, cost)
     energy = learning.energy
+    require_nodes(energy, config)
     require_nudge(energy, config, network, cost, cfg.arch.get("output", type(network.output).__name__))
     if config.trainer.update == "each_step":
-        incremental = IncrementalLearning(energy, config.nudge, config.relax, cost)
-        incremental.require_steps()
-        return incremental
+        return IncrementalLearning(energy, config.nudge, config.relax, cost)
     if config.nudge.joint:
         return JointLearning(energy, config.nudge, config.relax, cost)
     if config.nudge.points == 1:
         return on_machine(learning, config)
     require_holomorphic(energy, network, cost)
-    require_plain_steps(config)
     return on_machine(HolomorphicLearning(energy, config.nudge, config.relax, cost), config)
 
 

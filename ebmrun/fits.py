@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -13,6 +14,9 @@ from ebmrun.theory.cost import Cost
 from ebmrun.theory.energies import Energy, ExactDisplacement, ExactError, contract
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
+from ebmrun.theory.relaxing import Relaxation
+
+PLAIN = ("auto", "none")  # ways to relax by plain steps, where there is no minimum
 
 
 def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
@@ -31,23 +35,61 @@ def require_use(config: Config, algorithm: Algorithm, name: str) -> None:
                               "(weight_bits, asymmetry and mismatch go with any algo), or use algo=ep")
 
 
-def require_quiet(config: Config) -> None:
-    """Nodes that relax together, and weights that move meanwhile, against the noise of an estimate."""
-    if config.noise.estimated and (config.nudge.joint or config.trainer.update == "each_step"):
-        raise ConfigError(f"nudge.joint={config.nudge.joint} with trainer.update={config.trainer.update} is not built "
+def require_one_way(config: Config) -> None:
+    """Joint nodes, complex ones, weights that move with the states, and a machine's noise against each other."""
+    nudge, each_step, noise = config.nudge, config.trainer.update == "each_step", config.noise
+    if each_step and (nudge.points > 1 or nudge.joint):
+        raise ConfigError(f"trainer.update={config.trainer.update} moves real nodes by themselves, and nudge.points="
+                          f"{nudge.points} with nudge.joint={nudge.joint} moves others: set nudge.points=1 and "
+                          "nudge.joint=false")
+    if noise.estimated and (nudge.joint or each_step):
+        raise ConfigError(f"nudge.joint={nudge.joint} with trainer.update={config.trainer.update} is not built "
                           "for noise of states, messages or readings: leave it out (weight_bits, asymmetry and "
                           "mismatch go with any), or set nudge.joint=false and trainer.update=at_equilibrium")
 
 
 def require_relaxation(energy: Energy, config: Config, network: Network) -> None:
-    """relax.frozen needs an energy that rests at the forward pass; conjugate and adaptive steps, an energy at all."""
-    if config.relax.frozen and not energy.feedforward:
-        raise ConfigError(f"relax.frozen={config.relax.frozen} holds the forward pass, which is no equilibrium of "
-                          f"{type(energy).__name__}: use an energy that declares feedforward, or another relax")
-    if config.relax.acceleration in ("adaptive", "conjugate") and not network.tied:
-        raise ConfigError(f"relax.acceleration={config.relax.acceleration} seeks the minimum of an energy, and where "
-                          "messages go down by weights of their own there is none: use relax=auto, sweep or anderson, "
-                          "or feedback=tied")
+    """The way to relax against equilibria that are not the forward pass, and against those that are no minima."""
+    how, noise = config.relax, config.noise
+    if how.frozen:
+        require_forward(energy, f"relax.frozen={how.frozen}")
+    if noise.moves:
+        require_way(how, f"noise.states={noise.states} and noise.messages={noise.messages}, which leave no smooth "
+                    "energy", acceleration=PLAIN)
+    if not network.tied:
+        require_way(how, "messages that go down by weights of their own, for which there is no energy",
+                    acceleration=(*PLAIN, "anderson"))
+
+
+def require_nodes(energy: Energy, config: Config) -> None:
+    """The same against joint nodes, complex ones, and weights that move with the states."""
+    nudge, how, update = config.nudge, config.relax, f"trainer.update={config.trainer.update}"
+    if config.trainer.update == "each_step":
+        require_forward(energy, update)
+        require_way(how, f"{update}, whose states are kept while weights move", frozen=(False,), coordinates=("state",),
+                    acceleration=("none",))
+    if nudge.joint:
+        require_forward(energy, f"nudge.joint={nudge.joint}")
+        require_way(how, f"nudge.joint={nudge.joint}, whose nodes rest at no minimum", frozen=(False,),
+                    coordinates=("error",), acceleration=PLAIN)
+    if nudge.points > 1:
+        require_way(how, f"nudge.points={nudge.points}, whose states are complex", frozen=(False,),
+                    acceleration=(*PLAIN, "adaptive"))
+
+
+def require_forward(energy: Energy, what: str) -> None:
+    """What starts at the forward pass needs an energy that rests there."""
+    if not energy.feedforward:
+        raise ConfigError(f"{what} holds the forward pass, or starts there, which is no equilibrium of "
+                          f"{type(energy).__name__}: use energy=predictive or energy=lifted, or leave it out")
+
+
+def require_way(how: Relaxation, what: str, **goes: Sequence[str | bool]) -> None:
+    """The options of ``relax`` that go with something, key by key."""
+    for key, values in goes.items():
+        if getattr(how, key) not in values:
+            raise ConfigError(f"relax.{key}={getattr(how, key)} does not go with {what}: use relax.{key}="
+                              f"{' or '.join(map(str, values))}")
 
 
 def require_nudge(energy: Energy, config: Config, network: Network, cost: Cost, output: str) -> None:
@@ -62,14 +104,6 @@ def require_nudge(energy: Energy, config: Config, network: Network, cost: Cost, 
         raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
                           "energy and cost have no minimum: keep it above -1")
     require_digits(energy, max(network.heights) + 1, config)
-
-
-def require_plain_steps(config: Config) -> None:
-    """The way to relax against complex states."""
-    if config.relax.frozen or config.relax.acceleration in ("conjugate", "anderson"):
-        raise ConfigError(f"nudge.points={config.nudge.points} relaxes complex states by plain steps, without "
-                          f"relax.acceleration={config.relax.acceleration} or relax.frozen={config.relax.frozen}: use "
-                          "relax=auto or sweep")
 
 
 def require_digits(energy: Energy, depth: int, config: Config) -> None:

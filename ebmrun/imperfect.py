@@ -17,17 +17,10 @@ from ebmrun.theory.network import Network
 from ebmrun.theory.noise import Noise
 
 
-def with_plain_steps(config: Config) -> Config:
-    """The configuration of a relaxation that noise enters: by plain steps of the states themselves, whatever
-    ``relax.coordinates`` says. Raises ConfigError for steps that are derived from earlier ones, which noise would
-    mislead."""
-    noise, how = config.noise, config.relax
-    if not noise.moves:
-        return config
-    if how.acceleration not in ("none", "auto"):
-        raise ConfigError(f"noise.states={noise.states} and noise.messages={noise.messages} leave no smooth energy to "
-                          f"relax.acceleration={how.acceleration}: use relax.acceleration=none")
-    return replace(config, relax=replace(how, acceleration="none", coordinates="state"))
+def on_states(config: Config) -> Config:
+    """The configuration of a relaxation that noise enters: it moves the states themselves, whatever
+    ``relax.coordinates`` says."""
+    return replace(config, relax=replace(config.relax, coordinates="state")) if config.noise.moves else config
 
 
 def on_machine(learning: EnergyLearning, config: Config) -> EnergyLearning:

@@ -219,7 +219,7 @@ MUTANTS = [
     Mutant("fixed feedback that takes the weights' steps", "ebmrun/theory/network.py",
            "in self.untied[l] if affine.follows]", "in self.untied[l]]", "feedback"),
     Mutant("conjugate gradients without an energy", "ebmrun/theory/solver.py",
-           "if not space.network.tied or how.order", "if how.order", "feedback"),
+           "if not (space.descends or how.acceleration == \"anderson\") or", "if", "feedback"),
     Mutant("curvature without an energy", "ebmrun/theory/probe.py",
            "if not network.tied:", "if False:", "feedback"),
     Mutant("feedback alignment by the transposes", "ebmrun/theory/feedback_alignment.py",

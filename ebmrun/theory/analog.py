@@ -54,7 +54,7 @@ class NoisyState(State):
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium, machine: Machine) -> None:
         super().__init__(network, energy, free)
-        self.machine = machine
+        self.machine, self.descends = machine, False
 
     def respond(self, l: int, drive: Drive, t: Batch) -> Batch:
         return self.machine.noisy(super().respond(l, drive, t), self.machine.noise.states)

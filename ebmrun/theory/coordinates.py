@@ -40,8 +40,8 @@ class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
     ``exact``: a displacement keeps its digits however small it is; ``relative``: signals count from x0; ``balances``:
-    units may rest on kinks; ``kinked``: there are some; ``mixes``: the layers that take maxima of states; ``gains``:
-    gamma^(h_k - h_l) for each edge from layer k to layer l."""
+    units may rest on kinks; ``kinked``: there are some; ``descends``: equilibria are minima of an energy; ``mixes``:
+    the layers that take maxima of states; ``gains``: gamma^(h_k - h_l) for each edge from layer k to layer l."""
 
     exact = False
     relative = False
@@ -51,6 +51,7 @@ class Coordinates(ABC):
         self.network, self.energy, self.free = network, energy, free
         self.edges, self.activations = network.edges, network.activations
         self.gains = network.feedback_gains(energy.feedback_gain)
+        self.descends = network.tied and not free.states[-1].is_complex()
         nodes = free.states[0].shape[0] // free.inputs.shape[0] if network.adds_input else 1
         self.input = stacked(free.inputs, nodes) if nodes > 1 else free.inputs
         # Displacements from an equilibrium that had to settle count from winners, not from mixtures.

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import torch
 
-from ebmrun.errors import ConfigError
 from ebmrun.theory.algorithm import Estimate, Output
 from ebmrun.theory.coordinates import State, forward_pass, summed
 from ebmrun.theory.equilibrium import Batch, Drive, FreeEquilibrium, stacked
@@ -31,21 +30,6 @@ from ebmrun.theory.solver import diverged, residual
 class IncrementalLearning(EnergyLearning):
     """A member of the family that gives the gradients of every step, ``relaxation.max_steps`` of them, for the weights
     to move by before the next one. ``estimate`` relaxes to the end with weights that stay."""
-
-    def require_steps(self) -> None:
-        """Raises ConfigError for parts that know no plain step of the states."""
-        how, key = self.relaxation, "trainer.update=each_step"
-        if not self.energy.feedforward:
-            raise ConfigError(f"{key} starts at the forward pass, which is no equilibrium of "
-                              f"{type(self.energy).__name__}: use energy=predictive or lifted")
-        if self.nudge.points > 1 or self.nudge.joint:
-            raise ConfigError(f"{key} moves real nodes by themselves, and nudge.points={self.nudge.points} with "
-                              f"nudge.joint={self.nudge.joint} moves others: set nudge.points=1 and nudge.joint=false")
-        for name, value, needed in (("frozen", how.frozen, False), ("coordinates", how.coordinates, "state"),
-                                    ("acceleration", how.acceleration, "none")):
-            if value != needed:
-                raise ConfigError(f"relax.{name}={value} knows no step that keeps the states while weights move, as "
-                                  f"{key} does: use relax=gradient_flow, or relax=sweep relax.coordinates=state")
 
     @torch.no_grad()
     def estimates(self, network: Network, x: Batch, y: Output, signs: Signs | None = None) -> Iterator[Estimate]:

@@ -18,11 +18,10 @@ O(lambda^p), for each p that it has as its order, and hardly moves as the nodes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from ebmrun.errors import ConfigError
 from ebmrun.theory.coordinates import Coordinates, Start, Term, summed
 from ebmrun.theory.displacement import zeros_like
 from ebmrun.theory.energies.energy import Energy
@@ -35,7 +34,8 @@ from ebmrun.theory.stencil import Nudge
 
 
 class Joint(Error):
-    """u_k = x_k - f(a), of nodes stacked along the batch axis; what goes up and down is one number an example."""
+    """u_k = x_k - f(a), of nodes stacked along the batch axis; what goes up and down is one number an example. A
+    stationary point of differences is no minimum."""
 
     balances = False
 
@@ -46,6 +46,7 @@ class Joint(Error):
         self.weights = Weights(weights, 0.0, [])
         self.means = Weights([w * s for w, s in zip(weights, self.strengths)], 0.0, [])
         self.input, self.mixes, self.kinked = free.inputs, [False] * network.depth, False
+        self.descends = False
 
     def start(self) -> Start:
         n = len(self.free.inputs)
@@ -76,20 +77,6 @@ class Joint(Error):
 @dataclass(frozen=True)
 class JointLearning(EnergyLearning):
     """A member of the family whose nodes relax together."""
-
-    def __post_init__(self) -> None:
-        """Relaxes by plain steps, since a stationary point of differences is no minimum, which is what accelerated ones
-        look for. Raises ConfigError for parts that have no such point, or know no such steps."""
-        how, nudge = self.relaxation, self.nudge
-        if not self.energy.feedforward:
-            raise ConfigError(f"nudge.joint={nudge.joint} rests at the forward pass, which is no equilibrium of "
-                              f"{type(self.energy).__name__}: use energy=lifted, which has the same joint states")
-        for name, value, needed in (("frozen", how.frozen, (False,)), ("coordinates", how.coordinates, ("error",)),
-                                    ("acceleration", how.acceleration, ("auto", "none"))):
-            if value not in needed:
-                raise ConfigError(f"relax.{name}={value} is not for nudge.joint={nudge.joint}, which moves errors by "
-                                  f"plain steps: set relax.{name}={needed[-1]}")
-        object.__setattr__(self, "relaxation", replace(how, acceleration="none"))
 
     def coordinates(self, network: Network, free: FreeEquilibrium) -> Coordinates:
         return Joint(network, self.energy, free, self.nudge)

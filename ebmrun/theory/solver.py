@@ -93,14 +93,13 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
 
 
 def decided(how: Relaxation, space: Coordinates, pull: Pull) -> tuple[str, float]:
-    """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Complex states take plain
-    steps: what accelerates others rests on products that are positive. So do those whose messages go down by weights
-    of their own, for which there is no energy."""
-    if space.free.states[-1].is_complex() or space.network.depth == pull.clamps:  # a clamped output alone moves at once
+    """The acceleration and the first step size, with what ``acceleration=auto`` stands for. Where there is no minimum
+    to descend to, and where a clamped output alone moves, steps are plain."""
+    if not (space.descends or how.acceleration == "anderson") or space.network.depth == pull.clamps:
         return "none", how.step_size
     if how.acceleration != "auto":
         return how.acceleration, how.step_size
-    if not space.network.tied or how.order != "sweep" or how.step_size != 1:
+    if how.order != "sweep" or how.step_size != 1:
         return "none", how.step_size
     return ("conjugate", 1.0) if space.energy.feedforward else ("adaptive", FIRST_STEP_SIZE)
 

@@ -202,8 +202,8 @@ def test_what_is_compared_with_backprop_is_what_the_weights_moved_by(command):
 
 @pytest.mark.parametrize("overrides, said", [
     (["energy=hopfield"], ["trainer.update=each_step", "Hopfield", "energy=predictive"]),
-    (["relax=frozen", "relax.step_size=1"], ["relax.frozen=True", "relax=gradient_flow"]),
-    (["relax.coordinates=error"], ["relax.coordinates=error", "relax=sweep relax.coordinates=state"]),
+    (["relax=frozen", "relax.step_size=1"], ["relax.frozen=True", "relax.frozen=False"]),
+    (["relax.coordinates=error"], ["relax.coordinates=error", "relax.coordinates=state"]),
     (["relax.order=sweep", "relax.acceleration=anderson"], ["relax.acceleration=anderson"]),
     (["nudge=holomorphic", "arch.activation=tanh"], ["trainer.update=each_step", "nudge.points=4"]),
     (["algo=bp", "trainer.update=each_step"], ["trainer.update=each_step", "algo=bp"]),

@@ -211,7 +211,7 @@ def test_a_certificate_names_it_and_finds_its_order(command, capfd):
 
 @pytest.mark.parametrize("overrides, said", [
     (["energy=hopfield"], ["nudge.joint=True", "Hopfield", "energy=lifted"]),
-    (["relax=conjugate"], ["relax.acceleration=conjugate", "relax.acceleration=none"]),
+    (["relax=conjugate"], ["relax.acceleration=conjugate", "relax.acceleration=auto or none"]),
     (["relax=frozen"], ["relax.frozen=True", "relax.frozen=False"]),
     (["relax.coordinates=state"], ["relax.coordinates=state", "relax.coordinates=error"]),
     (["nudge=clamped"], ["nudge.joint=True", "inf", "nudge=centered"]),

@@ -122,7 +122,7 @@ def test_presets_run_as_they_are(command: Command, words: tuple[str, ...]) -> No
 def test_what_descends_an_energy_is_refused(command: Command, relax: str) -> None:
     status, lines = command(*SMALL, "algo=pc", "feedback=random", f"relax={relax}")
     assert status == 2 and len(lines) == 1 and not list(Path().iterdir())
-    assert f"relax.acceleration={relax}" in lines[0] and "use relax=auto" in lines[0]
+    assert f"relax.acceleration={relax}" in lines[0] and "use relax.acceleration=auto" in lines[0]
 
 
 def test_without_decay_they_never_meet(command: Command) -> None:
