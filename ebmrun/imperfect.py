@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -52,7 +53,8 @@ def mismatched(feedback: Feedback, noise: Noise) -> Feedback:
 
 @torch.no_grad()
 def round_initial_weights(network: Network, config: Config) -> None:
-    """Rounds initial weights to those that a machine can hold. Raises ConfigError for larger ones."""
+    """Rounds initial weights to those that a machine can hold. Raises ConfigError for larger ones, and warns of maps of
+    which nothing is left."""
     grid = Grid(config.noise.weight_range, config.noise.weight_bits)
     weights = [*network.weights, *(own for l in range(network.depth) for _, own in network.followers(l))]
     largest = max((float(weight.abs().max()) for weight in weights), default=0.0)
@@ -61,3 +63,7 @@ def round_initial_weights(network: Network, config: Config) -> None:
                           "a larger one, or a smaller arch.gain")
     for weight in weights:
         weight.copy_(grid.nearest(weight))
+    lost = sum(weight.ndim > 1 and not bool(weight.any()) for weight in weights)
+    if lost:
+        warnings.warn(f"noise.weight_bits={grid.bits} rounds all weights of {lost} maps to 0, so that nothing passes "
+                      "through them: use a smaller noise.weight_range, or more bits", stacklevel=2)

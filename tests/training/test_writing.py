@@ -90,6 +90,13 @@ def test_an_optimizer_without_faults_is_left_alone() -> None:
     assert not plain._optimizer_step_pre_hooks and not plain._optimizer_step_post_hooks
 
 
+def test_weights_of_which_no_bit_is_left_are_warned_of(command: Command) -> None:
+    """Of 64 inputs, weights lie within 1/8; the levels of two bits are -1, 0 and 1."""
+    ended = command("arch.hidden=[4]", "noise.weight_bits=2", "trainer.max_steps=1", "hydra.run.dir=run")
+    assert ended.status == 0
+    assert any("noise.weight_bits=2" in line and "noise.weight_range" in line for line in ended.lines), ended.lines
+
+
 @pytest.mark.parametrize("words, said", [
     (["noise.readings=-1"], ["noise.readings=-1", "0 or more"]),
     (["noise.states=inf"], ["noise.states=inf", "1e-3"]),
