@@ -54,8 +54,8 @@ def draw(table: pd.DataFrame, facts: dict, path: Path) -> None:
     figure, grid = plt.subplots(
         lines, COLUMNS, figsize=(9, 2.3 * lines + 0.8), sharex=True, layout="constrained", squeeze=False)
     for axes, ((work, case), rows) in zip(grid.flat, groups, strict=False):
-        kind = "gradient" if work == "gradient" else "step of a whole run"
-        panel(axes, rows, f"{case}: {kind}, plain PyTorch {rows.plain_ms.median():.3g} ms")
+        what = case if work == "gradient" else f"{case}, training"
+        panel(axes, rows, f"{what}: plain PyTorch {rows.plain_ms.median():.3g} ms")
     for axes in grid.flat[len(groups):]:
         axes.set_visible(False)
     shown = grid.flat[0]
