@@ -37,7 +37,7 @@ def row(run: Path) -> dict[str, Any]:
         return float(by(there)) if len(there) else float("nan")
 
     return {"algo": config["algo"]["name"], "units": config["arch"]["activation"], "seed": config["seed"],
-            "epochs": found["epoch"].max(), "test": 100 * float(end["test/accuracy"]),
+            "epochs": found["epoch"].max(), "steps": end["steps"], "test": 100 * float(end["test/accuracy"]),
             "validation": 100 * float(end["val/accuracy"]), "loss": float(np.nanmean(found["train/loss"][last])),
             **{name: over(key, np.median) for name, key in MIDDLE.items()},
             "converged": over("relax/converged", np.mean)}
@@ -91,7 +91,8 @@ def main() -> None:
     commands = "\n".join(command(sweep) for sweep in asked.sweeps)
     commands = re.sub(r"dataset\.path=\S*/", "dataset.path=", commands)  # wherever the data lay
     text = Path(__file__).with_name("cifar10_page.md").read_text()
-    (asked.results / "README.md").write_text(text.format(table=markdown.table(HEAD, lines(table)), commands=commands))
+    (asked.results / "README.md").write_text(text.format(
+        table=markdown.table(HEAD, lines(table)), steps=table[0]["steps"], commands=commands))
 
 
 if __name__ == "__main__":
