@@ -34,8 +34,9 @@ def row(run: Path) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line for each set of words: means over seeds, with the standard error of the accuracy."""
-    lines = []
+    """One line for each set of words, without those that all have: means over seeds, with the standard error of the
+    accuracy."""
+    lines, shared = [], set.intersection(*(set(each["words"].split()) for each in rows))
     for words, each in pd.DataFrame(rows).groupby("words", sort=False):
         accuracy = 100 * each["test/accuracy"]
         spread = f" ± {accuracy.std(ddof=1) / len(each) ** 0.5:.2f}" if len(each) > 1 else ""
@@ -43,7 +44,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         numbers = [format(mean[key], form) if pd.notna(mean[key]) else ""
                    for key, form in (("train/loss", ".4f"), ("test/loss", ".4f"), ("alignment/angle", ".3g"),
                                      ("relax/residual", ".2g"), ("time/step_ms", ".3g"))]
-        lines.append([f"`{words}`", str(len(each)), f"{mean.steps:.0f}", f"{mean.updates:.0f}",
+        own = " ".join(word for word in words.split() if word not in shared)
+        lines.append([f"`{own}`", str(len(each)), f"{mean.steps:.0f}", f"{mean.updates:.0f}",
                       f"{accuracy.mean():.2f}{spread}", *numbers])
     return markdown.table(["words", "seeds", "batches", "updates", "test accuracy, %", "train loss", "test loss",
                            "angle to backprop, degrees", "residual", "ms a batch"], lines)

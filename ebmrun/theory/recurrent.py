@@ -44,7 +44,8 @@ class RecurrentBackprop(Implicit):
             return self.learning.free_equilibrium(network, x)
 
     def _tolerance(self, x: Batch) -> float:
-        return max(self.learning.relaxation.tol, tightest(x))
+        """A tenth of what ``converged`` stands for."""
+        return max(self.learning.relaxation.tol / 10, tightest(x))
 
     def _solve(
         self, image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch]
@@ -61,4 +62,4 @@ class RecurrentBackprop(Implicit):
         if not math.isfinite(residual):
             raise Diverged(f"{self.steps} steps of recurrent backpropagation do not settle: use a smaller algo.steps, "
                            "energy.feedback_gain or optim.lr")
-        return v, residual, residual <= self._tolerance(states[-1])
+        return v, residual, residual <= 10 * self._tolerance(states[-1])
