@@ -45,12 +45,17 @@ def command(folder: Path) -> str:
     """The command that made the runs of a folder, from the overrides that each of them recorded."""
     each = [yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()) for run in runs(folder)]
     values: dict[str, list[str]] = {}
-    for key, sign, value in (override.partition("=") for overrides in each for override in overrides):
-        key += sign  # none where the word takes a key away
-        if value not in values.setdefault(key, []):
-            values[key].append(value)
+    for overrides in each:
+        for key, value in last_words(overrides).items():
+            if value not in values.setdefault(key, []):
+                values[key].append(value)
     several = " -m" if len(each) > 1 else ""
     return f"ebmrun{several} " + " ".join(shlex.quote(f"{key}{','.join(found)}") for key, found in values.items())
+
+
+def last_words(overrides: list[str]) -> dict[str, str]:
+    """What follows each key and its sign, where it stands last; without a sign, a word takes a key away."""
+    return {key + sign: value for key, sign, value in (override.partition("=") for override in overrides)}
 
 
 def columns(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from records import command, runs, summary, table_parser
+from records import command, last_words, runs, summary, table_parser
 from table_mnist import write
 
 from ebmrun.report import markdown
@@ -24,11 +24,11 @@ ASIDE = ("seed", "logger", "trainer.log_every", "alignment.every", "resume", "de
 
 def row(run: Path) -> dict[str, Any]:
     """What the table needs of one run."""
-    said = [word.split("=", 1) for word in yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())]
+    said = last_words(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()))
     config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
     found = summary(run)
     each = config["relax"]["max_steps"] if config["trainer"]["update"] == "each_step" else 1
-    words = " ".join("=".join(word) for word in said if word[0] not in ASIDE)
+    words = " ".join(key + value for key, value in said.items() if key.removesuffix("=") not in ASIDE)
     return {"words": words, "seed": found["seed"], "updates": each * found["steps"],
             **{key: found.get(key, float("nan")) for key in KEYS}}
 
