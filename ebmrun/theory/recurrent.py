@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,7 @@ class RecurrentBackprop(Implicit):
     """
 
     steps: int | None = None
+    slack: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and (not isinstance(self.steps, int) or isinstance(self.steps, bool)
@@ -44,8 +46,7 @@ class RecurrentBackprop(Implicit):
             return self.learning.free_equilibrium(network, x)
 
     def _tolerance(self, x: Batch) -> float:
-        """A tenth of what ``converged`` stands for."""
-        return max(self.learning.relaxation.tol / 10, tightest(x))
+        return max(self.learning.relaxation.tol, tightest(x))
 
     def _solve(
         self, image: Sequence[Batch], states: Sequence[Batch], pull: Sequence[Batch]
@@ -62,4 +63,4 @@ class RecurrentBackprop(Implicit):
         if not math.isfinite(residual):
             raise Diverged(f"{self.steps} steps of recurrent backpropagation do not settle: use a smaller algo.steps, "
                            "energy.feedback_gain or optim.lr")
-        return v, residual, residual <= 10 * self._tolerance(states[-1])
+        return v, residual, residual <= self._tolerance(states[-1])
