@@ -47,7 +47,7 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
     """From a point, and from the one that a plain sweep leads to where such sweeps may be trusted."""
     space, one = descent.space, torch.ones_like(at.s[:, :1])
     z = p = descent.scaled(at.gap)
-    slope = size = descent.product(at.way, p)
+    slope = size = descent.product(at.way, p).clamp(min=0)  # by a positive D: what is below 0 is round-off
     length = one
     plain: Plain = None
     if new:
@@ -62,7 +62,8 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
     while True:
         there = descent.product(new.way, p)
         for _ in range(0 if space.kinked else SHORTER):  # a kink turns the slope by its feedback alone
-            turned = there < -slope if plain is None else ~plain & (there < -slope)
+            turned = (slope > 0) & (there < -slope)  # without a slope an example is at rest
+            turned = turned if plain is None else turned & ~plain
             if not bool(turned.any()):
                 break
             length = torch.where(turned, length * slope / (slope - there), length)
@@ -71,7 +72,7 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
             there = descent.product(new.way, p)
         at, before, z_before = new, size, z
         z = descent.scaled(at.gap)
-        size = descent.product(at.way, z)
+        size = descent.product(at.way, z).clamp(min=0)
         beta = ratio(size - descent.product(at.way, z_before), before, one).clamp(min=0)
         slope = torch.addcmul(size, there, beta)
         ends = slope <= 0  # p would lead up

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import pytest
 import torch
 from networks import NETWORKS, backprop, batch, distance, internal_energy, member, nudged, random_mlp, settle, stencil
 
 from ebmrun.theory.architectures import mlp
+from ebmrun.theory.conjugate import conjugate_steps_from
 from ebmrun.theory.descent import Descent, flat, rest
 from ebmrun.theory.energies import Hopfield, Lifted, Predictive
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
+from ebmrun.theory.solver import relax
 
 ENERGIES = [Predictive, Lifted, Hopfield]
 
@@ -154,6 +157,19 @@ def test_examples_do_not_change_each_other_s_path(cost):
         alone = settle(learning, network, x[i : i + 1], targets[i : i + 1])[0]
         for state, other in zip(together, alone):
             torch.testing.assert_close(state[i : i + 1], other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.7])
+def test_an_equilibrium_is_where_they_stay(strength):
+    """Steps from where plain sweeps have ended, some examples at their last digits, which leave slopes that lead up."""
+    network = random_mlp()
+    x, y = batch(network, 64)
+    learning = member(Hopfield(), stencil("centered", strength), network, tol=0, max_steps=600)
+    with torch.no_grad():
+        space, pull = learning.around(network, learning.free_equilibrium(network, x)[0], y)
+        settled = relax(space, pull, learning.relaxation, 600).last
+        for step in islice(conjugate_steps_from(space, pull, settled), 20):
+            torch.testing.assert_close(flat(step.moved), flat(settled.moved), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("net", NETWORKS)
