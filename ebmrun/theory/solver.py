@@ -176,7 +176,8 @@ def silent(space: Coordinates, step: Step, l: int) -> bool:
 
 def diverged(space: Coordinates, step: Step, count: int, step_size: float) -> Diverged:
     """The error that names the layer nearest to the output whose residual is no number, and the step size."""
-    sizes = [torch.linalg.vector_norm(answer, dtype=torch.float64) for answer in step.answers]
+    wide = torch.promote_types(step.answers[0].dtype, torch.float64)
+    sizes = [torch.linalg.vector_norm(answer, dtype=wide) for answer in step.answers]
     layer = next((l for l in reversed(range(len(sizes))) if not sizes[l].isfinite()), 0)
     return Diverged(f"the relaxation diverged at layer {layer + 1} within {count} steps with relax.step_size="
                     f"{step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")

@@ -11,7 +11,7 @@ import torch
 from networks import batch, distance, member, pair, random_cnn, random_mlp, random_skip, slope, stencil
 from program import composed
 
-from ebmrun.errors import ConfigError
+from ebmrun.errors import ConfigError, Diverged
 from ebmrun.experiment import build
 from ebmrun.theory.activations import activation
 from ebmrun.theory.affine import Conv2d, Linear
@@ -54,6 +54,16 @@ def test_two_points_are_the_centered_nudge(energy, coordinates):
     ours = holomorphic(energy, 2, 0.1, network, coordinates=coordinates, tol=1e-10).estimate(network, x, y)
     centered = member(energy, stencil("centered", 0.1), network, coordinates=coordinates, tol=1e-10)
     assert distance(ours.gradients, centered.estimate(network, x, y).gradients) < 1e-8
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_divergence_names_the_layer_and_the_step_size(precision):
+    """x_L <- f(a) - 1000 i (x_L - y) grows a thousandfold a step."""
+    double, dtype = random_mlp(), getattr(torch, precision)
+    x, y = (each.to(dtype) for each in batch(double))
+    network = double.to(dtype)
+    with pytest.raises(Diverged, match=r"layer 4 .*relax\.step_size=1\.0.*smaller"):
+        holomorphic(Predictive(), 4, 1e3, network, order="synchronous").estimate(network, x, y)
 
 
 @pytest.mark.parametrize("points", [2, 3, 4, 5])
