@@ -43,9 +43,10 @@ def require_one_way(config: Config) -> None:
                           f"{nudge.points} with nudge.joint={nudge.joint} moves others: set nudge.points=1 and "
                           "nudge.joint=false")
     if noise.estimated and (nudge.joint or each_step):
-        raise ConfigError(f"nudge.joint={nudge.joint} with trainer.update={config.trainer.update} is not built "
-                          "for noise of states, messages or readings: leave it out (weight_bits, asymmetry and "
-                          "mismatch go with any), or set nudge.joint=false and trainer.update=at_equilibrium")
+        what, other = ((f"trainer.update={config.trainer.update}", "trainer.update=at_equilibrium") if each_step else
+                       (f"nudge.joint={nudge.joint}", "nudge.joint=false"))
+        raise ConfigError(f"{what} is not built for noise of states, messages or readings: leave the noise out "
+                          f"(weight_bits, asymmetry and mismatch go with any), or set {other}")
 
 
 def require_relaxation(energy: Energy, config: Config, network: Network) -> None:
@@ -100,9 +101,10 @@ def require_nudge(energy: Energy, config: Config, network: Network, cost: Cost, 
         raise ConfigError(f"nudge.weights={config.nudge.weights} need an energy without a gradient at its free "
                           f"equilibrium, and {type(energy).__name__} does not declare feedforward = True: use "
                           "nudge=one_sided or centered")
-    if not config.nudge.clamps and config.nudge.lowest * cost.curvature <= -1:
-        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where "
-                          "energy and cost have no minimum: keep it above -1")
+    bend = -config.nudge.lowest * cost.curvature
+    if not config.nudge.clamps and bend >= 1:
+        raise ConfigError(f"nudge.strength={config.nudge.strength} nudges by {config.nudge.lowest:g}, where energy and "
+                          f"cost have no minimum: use a nudge.strength below {config.nudge.strength / bend:g}")
     require_digits(energy, max(network.heights) + 1, config)
 
 

@@ -58,7 +58,7 @@ class Nudge:
             raise ConfigError(f"nudge.weights={self.weights} must be finite and other than 0: leave out unused nodes")
         if self.infinite and self.holds:
             raise ConfigError(f"nudge.holds={self.holds} holds the output on its way to the target, where nudge.nodes="
-                              f"{self.nodes} have no place: use finite nodes, or nudge=clamped")
+                              f"{self.nodes} have no place: set nudge.holds=false, or use finite nodes")
         if self.infinite and any(math.isfinite(n) and n != 0 for n in self.nodes):
             raise ConfigError(f"nudge.nodes={self.nodes} mix clamping (.inf) with finite nudges: use "
                               "infinity (.inf in a file, inf in a shell) and 0 alone")

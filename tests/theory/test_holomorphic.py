@@ -168,7 +168,7 @@ def test_a_held_output_may_turn_as_well():
     (["nudge=clamped", "nudge.points=4"], ["nudge.points=4", "inf"]),
     (["relax=conjugate"], ["relax.acceleration=conjugate", "relax.acceleration=auto"]),
     (["energy=predictive", "relax=frozen"], ["relax.frozen=True", "relax.frozen=False"]),
-    (["nudge.strength=1.0"], ["nudges by -1", "above -1"]),
+    (["nudge.strength=1.0"], ["nudges by -1", "below 1"]),
 ])
 def test_what_is_not_holomorphic_is_refused_in_one_line(overrides, said):
     with pytest.raises(Exception) as caught:

@@ -218,7 +218,7 @@ def test_a_certificate_names_it_and_finds_its_order(command, capfd):
     (["nudge=coupled"], ["nudge.joint=True", "nudge.holds=True"]),
     (["nudge=holomorphic"], ["nudge.joint=True", "nudge.points=4"]),
     (["nudge=one_sided", "nudge.random_sign=true"], ["nudge.joint=True", "nudge.random_sign=True"]),
-    (["nudge.strength=1.0"], ["nudges by -1", "above -1"]),
+    (["nudge.strength=1.0"], ["nudges by -1", "below 1"]),
     (["trainer.update=each_step", "relax.coordinates=state"], ["trainer.update=each_step", "nudge.joint=True"]),
 ])
 def test_what_cannot_be_joint_is_refused_in_one_line(overrides, said):

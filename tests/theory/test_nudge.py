@@ -124,7 +124,7 @@ def test_only_what_clamps_holds():
     held = {name: shipped(name).clamps for name in (*ORDERS, "clamped")}
     assert {name for name, clamps in held.items() if clamps} == {
         "clamped", "coupled", "coupled_negative", "coupled_centered"}
-    with pytest.raises(ConfigError, match="nudge.holds=True.*finite nodes, or nudge=clamped"):
+    with pytest.raises(ConfigError, match="nudge.holds=True.*nudge.holds=false, or use finite nodes"):
         Nudge([math.inf, 0.0], [1.0, -1.0], holds=True)
 
 

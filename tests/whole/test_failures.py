@@ -68,7 +68,7 @@ def test_backprop_diverges_as_clearly(command: Command) -> None:
         (["noise.reading_range=0.1"], "noise.reading_range=0.1", "noise.reading_bits=8"),
         (["algo=bp", "nudge.joint=true"], "nudge.joint=True has no use in algo=bp", "leave it out"),
         (["arch.hidden=[]", "feedback=random"], "feedback=Random", "feedback=tied"),
-        (["algo=dual_propagation", "noise.states=0.1"], "noise of states", "nudge.joint=false"),
+        (["algo=dual_propagation", "noise.states=0.1"], "nudge.joint=True is not built for noise", "nudge.joint=false"),
         (["device=tpu"], "device=tpu", "auto, cpu or cuda"),
         (["seed=-1"], "seed=-1", "0.."),
         (["relax.step_size=3"], "relax.step_size=3", "(0, 2]"),

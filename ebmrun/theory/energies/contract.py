@@ -132,4 +132,4 @@ def require_clampable(energy: Energy, cost: Cost, output: str) -> None:
         raise ConfigError(
             f"clamping arch.output={output} under {type(energy).__name__} does not follow cost {name} (they differ by "
             f"{gap:.2g}): match them; the predictive energy goes with squared_error, the others with squared_error on "
-            "identity or cross_entropy on softmax outputs; or use nudge=single or centered")
+            "identity or cross_entropy on softmax outputs; or use nudge=one_sided or centered, with nudge.holds=false")
