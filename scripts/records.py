@@ -47,6 +47,7 @@ def command(folder: Path) -> str:
     values: dict[str, list[str]] = {}
     for overrides in each:
         for key, value in last_words(overrides).items():
+            value = Path(value).name if key == "dataset.path=" else value  # wherever the data lay
             if value not in values.setdefault(key, []):
                 values[key].append(value)
     several = " -m" if len(each) > 1 else ""

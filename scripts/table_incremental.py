@@ -6,7 +6,6 @@ make one line.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,6 @@ def main() -> None:
     write(asked.results / "runs.csv", mnist + cifar)
     text = Path(__file__).with_name("incremental_page.md").read_text()
     commands = "\n".join(command(folder) for folder in (*asked.sweeps, *asked.cifar))
-    commands = re.sub(r"dataset\.path=\S*/", "dataset.path=", commands)  # wherever the data lay
     (asked.results / "README.md").write_text(text.format(mnist=table(mnist), cifar=table(cifar), commands=commands))
 
 
