@@ -62,7 +62,7 @@ def descending(descent: Descent, at: Point, new: Point | None) -> Generator[Step
     while True:
         there = descent.product(new.way, p)
         for _ in range(0 if space.kinked else SHORTER):  # a kink turns the slope by its feedback alone
-            turned = (slope > 0) & (there < -slope)  # without a slope an example is at rest
+            turned = there + slope < 0
             turned = turned if plain is None else turned & ~plain
             if not bool(turned.any()):
                 break

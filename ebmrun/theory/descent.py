@@ -78,7 +78,8 @@ class Descent:
         return torch.cat([u.new_full((u[0].numel(),), gain) for u, gain in zip(self.start, gains)])
 
     def layers(self, vector: Flat) -> list[Batch]:
-        return [part.view_as(like) for part, like in zip(vector.split(self.sizes, 1), self.moving)]
+        parts = zip(vector.split_with_sizes(self.sizes, 1), self.moving)
+        return [part if like.ndim == 2 else part.view_as(like) for part, like in parts]
 
     def weighted(self, vector: Flat) -> Flat:
         """Each layer's part times gamma^-h."""
@@ -107,9 +108,7 @@ class Descent:
         for l, hears in enumerate(space.network.hears_layers):
             if hears:
                 drives[l] = space.drive(l, signals)
-            if l == len(messages):
-                u[l] = space.from_state(self.pull.targets, drives[l])
-            else:
+            if l < len(messages):  # what is clamped moves in the step
                 u[l] = space.respond(l, drives[l], messages[l])
             if l + 1 < len(u):
                 signals.append(space.signal(u[l], drives[l]))
@@ -124,7 +123,8 @@ class Descent:
              before: Step | None, softness: Softness) -> Point:
         """The step from states whose drives are known, at which it stays: another decides where the next starts."""
         step = descend(self.space, u, drives, signals, self.pull, True, [1.0] * len(u), before, softness)
-        return Point(messages, step._replace(moved=list(u)), softness)
+        stays = [*u[: len(messages)], *step.moved[len(messages) :]]
+        return Point(messages, step._replace(before=stays, moved=stays), softness)
 
     def curvature(self, at: Point, p: Flat) -> Each:
         """Of the energy along p: what it gains to second order."""
@@ -133,9 +133,10 @@ class Descent:
         for l, (edges, drive, held) in enumerate(zip(space.edges, step.drives, step.held or [None] * len(parts))):
             pushed = [affine.tangent(dx[source], piece)
                       for (source, affine), piece in zip(edges, drive.pieces) if source]
-            da = sum(pushed[1:], pushed[0]) if pushed else torch.zeros_like(step.before[l])
+            da = sum(pushed[1:], pushed[0]) if pushed else None
             stiff, compliance = None, space.compliance.drives[l] if held is not None else None
-            if held is not None and compliance is not None:  # a kink gives way by c times the change of its feedback
+            if not (da is None or held is None or compliance is None):
+                # A kink gives way by c times the change of its feedback.
                 stiff = torch.where(held, da.square() / (by_row(at.softness, da) * compliance), 0)
                 da = torch.where(held, 0, da)
             below_top = l + 1 < len(step.signals)

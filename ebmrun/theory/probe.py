@@ -115,7 +115,7 @@ class Curved:
     def answer(self, v: Flat) -> Flat:
         """M^-1 v: how states answer more of their messages."""
         layers = zip(self.moving, self.drives, self.by_layer(v), self.activations, self.gains)
-        return flat([tangent(self.energy_of, x, drive.a, x, torch.zeros_like(x), dt, f)[0] / gain
+        return flat([tangent(self.energy_of, x, drive.a, x, None, dt, f)[0] / gain
                      for x, drive, dt, f, gain in layers])
 
     def bend(self, v: Flat) -> Flat:

@@ -2,9 +2,9 @@
 
     tangent(energy, x, a, rest, da, dt, f)  =  dx,   <dx, E_xx dx + E_xa da> + <da, E_ax dx + E_aa da>  unit by unit
 
-at x = respond(a, t), along da and dt; with None for dt of a clamped state, which does not change. Terms in the distance
-of x from rest = respond(a, 0) may be left out (Gauss-Newton). By autograd of the value, but for energies with a form of
-their own below.
+at x = respond(a, t), along da and dt; with None for the dt of a clamped state, which does not change, or for the da of
+a drive that does not. Terms in the distance of x from rest = respond(a, 0) may be left out (Gauss-Newton). By autograd
+of the value, but for energies with a form of their own below.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Tangent = tuple[Batch, Batch]
 
 @singledispatch
 def tangent(
-    energy: Energy, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    energy: Energy, x: Batch, a: Batch, rest: Batch, da: Batch | None, dt: Batch | None, f: Activation
 ) -> Tangent:
     """dx, and what the energy bends by."""
+    da = torch.zeros_like(a) if da is None else da
     with torch.enable_grad():
         x, a = x.detach().requires_grad_(), a.detach().requires_grad_()
         by_x, by_a = torch.autograd.grad(energy.value(x, a, f).sum(), (x, a), create_graph=True)
@@ -38,30 +39,30 @@ def tangent(
 
 @tangent.register
 def _(
-    energy: Predictive, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    energy: Predictive, x: Batch, a: Batch, rest: Batch, da: Batch | None, dt: Batch | None, f: Activation
 ) -> Tangent:
-    predicted = f.pullback(rest, da)
+    predicted = None if da is None else f.pullback(rest, da)
     if dt is None:
-        return torch.zeros_like(x), predicted.square()
-    return predicted + dt, dt.square()
+        return torch.zeros_like(x), torch.zeros_like(x) if predicted is None else predicted.square()
+    return dt if predicted is None else predicted + dt, dt.square()
 
 
 @tangent.register
 def _(
-    energy: Lifted, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    energy: Lifted, x: Batch, a: Batch, rest: Batch, da: Batch | None, dt: Batch | None, f: Activation
 ) -> Tangent:
-    bent = da * f.pullback(rest, da)
+    bent = torch.zeros_like(x) if da is None else da * f.pullback(rest, da)
     if dt is None:
         return torch.zeros_like(x), bent
-    dx = f.pullback(x, da + dt)
-    return dx, dx * (dt - da) + bent
+    dx = f.pullback(x, dt if da is None else da + dt)
+    return dx, dx * (dt if da is None else dt - da) + bent
 
 
 @tangent.register
 def _(
-    energy: Hopfield, x: Batch, a: Batch, rest: Batch, da: Batch, dt: Batch | None, f: Activation
+    energy: Hopfield, x: Batch, a: Batch, rest: Batch, da: Batch | None, dt: Batch | None, f: Activation
 ) -> Tangent:
     if dt is None:
         return torch.zeros_like(x), torch.zeros_like(x)
-    dx = f.pullback(x, da + dt)
-    return dx, dx * (dt - da)
+    dx = f.pullback(x, dt if da is None else da + dt)
+    return dx, dx * (dt if da is None else dt - da)
