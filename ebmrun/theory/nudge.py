@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Inexact
@@ -74,7 +75,12 @@ class Pull:
         """Whether there is none: a free phase."""
         return isinstance(self.strength, float) and self.strength == 0
 
-    @property
+    @cached_property
+    def force(self) -> float | Inexact[Tensor, "batch 1"]:
+        """-lambda."""
+        return -self.strength
+
+    @cached_property
     def step(self) -> float | Inexact[Tensor, "batch 1"]:
         """The part of the way to its answer that an output has to go: the answer x = z - lambda c x contains the state
         itself where the cost has a constant curvature c, and 1 / (1 + lambda c) of the way solves that."""
@@ -82,4 +88,4 @@ class Pull:
 
     def message(self, x: Output) -> Output:
         """t_L = -lambda dcost/dx at x."""
-        return torch.zeros_like(x) if self.rests else self.cost.gradient(x, self.targets) * -self.strength
+        return torch.zeros_like(x) if self.rests else self.cost.gradient(x, self.targets) * self.force

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 FIRST_STEP_SIZE = 1.1
-UNSETTLED = 2  # first changes, whose ratio is not yet that of the slowest
+FIRST_CHANGE = 2  # the first sweep whose change counts: with that of the one before the ratio is not yet the slowest's
 DAMPING = 0.7  # of the way to a new step size, for a ratio is not yet its limit
 SLOW = 1.5  # the step size at which each sweep leaves half, where conjugate gradients are faster
 
@@ -22,12 +22,11 @@ class OverRelaxation:
     """Follows the changes ||moved - before|| of successive sweeps, and keeps the step size for the next."""
 
     def __init__(self, step_size: float = 1.0) -> None:
-        self.step_size, self.change, self.seen = step_size, 0.0, 0
+        self.step_size, self.change = step_size, 0.0
 
     def follow(self, change: float) -> None:
         """Take the change of one more sweep into account."""
-        self.seen += 1
-        if self.seen > UNSETTLED and self.change > 0:
+        if self.change > 0:
             wanted = best(change / self.change, self.step_size)
             self.step_size += DAMPING * (wanted - self.step_size)
         self.change = change

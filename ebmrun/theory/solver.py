@@ -16,7 +16,7 @@ from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
 from ebmrun.theory.coordinates import Coordinates, State
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
-from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
+from ebmrun.theory.over_relaxation import FIRST_CHANGE, FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import UNBALANCED, Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
@@ -61,7 +61,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
         # After the first step the displacement is that step itself, and its residual says nothing.
-        if count == max_steps or over or (how.tol and count > 1 and count % how.check_every == 0):
+        reads = how.tol and count > 1 and count % how.check_every == 0
+        if count == max_steps or reads or (over and count >= FIRST_CHANGE):
             left = residual(space, step, pull)
             if math.isnan(left.residual):
                 raise diverged(space, step, count, step_size)
