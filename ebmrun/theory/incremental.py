@@ -49,7 +49,7 @@ class IncrementalLearning(EnergyLearning):
             if count == how.max_steps:
                 left = residual(begun, step, pull).residual
                 if math.isnan(left):
-                    raise diverged(begun, step, count, how.step_size)
+                    raise diverged(step, pull, count, how.step_size)
                 found = replace(found, residual=left, converged=left <= how.tol)
             yield found
             states = step.moved

@@ -65,7 +65,7 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
         if count == max_steps or reads or (over and count >= FIRST_CHANGE):
             left = residual(space, step, pull)
             if math.isnan(left.residual):
-                raise diverged(space, step, count, step_size)
+                raise diverged(step, pull, count, step_size)
             if count == max_steps or (left.residual <= how.tol and count > 1):
                 lost = left.drowned if left.residual >= (how.tol or 1) else None
                 found = how if over is None else replace(how, acceleration="adaptive", step_size=step_size)
@@ -175,13 +175,15 @@ def silent(space: Coordinates, step: Step, l: int) -> bool:
                (float(step.moved[m].abs().max()) > counts or silent(space, step, m)) for m in above)
 
 
-def diverged(space: Coordinates, step: Step, count: int, step_size: float) -> Diverged:
-    """The error that names the layer nearest to the output whose residual is no number, and the step size."""
+def diverged(step: Step, pull: Pull, count: int, step_size: float) -> Diverged:
+    """The error that names the layer nearest to the output whose residual is no number, and what may settle it."""
     wide = torch.promote_types(step.answers[0].dtype, torch.float64)
     sizes = [torch.linalg.vector_norm(answer, dtype=wide) for answer in step.answers]
     layer = next((l for l in reversed(range(len(sizes))) if not sizes[l].isfinite()), 0)
-    return Diverged(f"the relaxation diverged at layer {layer + 1} within {count} steps with relax.step_size="
-                    f"{step_size}: use a smaller relax.step_size, nudge.strength or optim.lr")
+    smaller = "optim.lr" if pull.rests or pull.clamps else "optim.lr or nudge.strength"
+    return Diverged(f"the {'free phase' if pull.rests else 'relaxation'} diverged at layer {layer + 1} within {count} "
+                    f"steps of size {step_size:.3g}: use a smaller {smaller}, or relax=sweep "
+                    f"relax.step_size={step_size / 2:.2g}")
 
 
 def warn_of_lost_digits(network: Network, layer: int, dtype: torch.dtype) -> None:

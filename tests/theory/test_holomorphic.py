@@ -62,7 +62,7 @@ def test_divergence_names_the_layer_and_the_step_size(precision):
     double, dtype = random_mlp(), getattr(torch, precision)
     x, y = (each.to(dtype) for each in batch(double))
     network = double.to(dtype)
-    with pytest.raises(Diverged, match=r"layer 4 .*relax\.step_size=1\.0.*smaller"):
+    with pytest.raises(Diverged, match=r"layer 4 .*of size 1: .*nudge.*relax\.step_size=0\.5"):
         holomorphic(Predictive(), 4, 1e3, network, order="synchronous").estimate(network, x, y)
 
 

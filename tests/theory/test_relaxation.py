@@ -305,7 +305,19 @@ def test_divergence_names_the_layer_and_the_step_size(coordinates):
     network = random_mlp()
     x, y = batch(network)
     learning = member(Predictive(), stencil("single", 1e3), network, order="synchronous", coordinates=coordinates)
-    with pytest.raises(RunError, match=r"layer 4 .*relax\.step_size=1\.0.*smaller"):
+    with pytest.raises(RunError, match=r"layer 4 .*of size 1: .*nudge.*relax\.step_size=0\.5"):
+        learning.estimate(network, x, y)
+
+
+def test_a_free_phase_that_diverges_blames_no_nudge():
+    """x <- a + t with weights of norm above 1 grows without a nudge."""
+    network = random_mlp(activation="identity")
+    with torch.no_grad():
+        for weight in network.weights:
+            weight.mul_(10)
+    x, y = batch(network)
+    learning = member(Hopfield(), stencil("one_sided"), network, acceleration="adaptive")
+    with pytest.raises(RunError, match=r"free phase diverged at layer .* use a smaller optim\.lr, or relax=sweep"):
         learning.estimate(network, x, y)
 
 
