@@ -7,6 +7,7 @@ import json
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -77,12 +78,22 @@ def member_of(run: Path) -> str:
     return f"{asked['algo']['name']}, λ = {asked['nudge']['strength']:g}"
 
 
-def accuracies(folder: Path, path: Path) -> list[list[str]]:
+def trainings(folder: Path) -> list[dict[str, Any]]:
+    """A row for each training that ended."""
+    found = []
+    for run in sorted(path.parent for path in folder.glob("*/*/*/summary.json")):
+        asked, ended = config(run), summary(run)
+        key = run.parent.name.removeprefix("noise.")
+        found.append({"imperfection": key, "member": member_of(run), "value": float(asked["noise"][key]),
+                      "seed": asked["seed"], "epoch": ended["epoch"], "test/accuracy": ended["test/accuracy"]})
+    return found
+
+
+def accuracies(runs: list[dict[str, Any]], path: Path) -> list[list[str]]:
     """Draws test accuracy against each imperfection; the rows of the table, mean and standard error over seeds."""
     found: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-    for run in sorted(path.parent for path in folder.glob("*/*/*/summary.json")):
-        key = run.parent.name.removeprefix("noise.")
-        found[key, member_of(run), float(config(run)["noise"][key])].append(100 * summary(run)["test/accuracy"])
+    for run in runs:
+        found[run["imperfection"], run["member"], run["value"]].append(100 * run["test/accuracy"])
     figure, axes = plt.subplots(1, len(AXES), figsize=(13, 4.4), sharey=True)
     rows = []
     for axis, (key, label) in zip(axes, AXES.items()):
@@ -120,7 +131,9 @@ def main() -> None:
     results = asked.results
     results.mkdir(parents=True, exist_ok=True)
     laws, columns = strengths(asked.strengths, results / "strength.png")
-    accuracy = accuracies(asked.accuracies, results / "accuracy.png")
+    ended = trainings(asked.accuracies)
+    accuracy, epochs = accuracies(ended, results / "accuracy.png"), ended[0]["epoch"]
+    write_csv(results / "accuracy.csv", {key: [run[key] for run in ended] for key in ended[0]}, 6)
     write_csv(results / "errors.csv", columns, 6)
     (results / "README.md").write_text(f"""# Imperfect hardware
 
@@ -138,8 +151,8 @@ batch of the digits, float64; b, p
 and σ (relative to the gradient, as `study=certify` measures them), the two predictions, and what
 was measured:
 
-{markdown.table(["nudge", "noise", "b", "p", "σ", "λ*", "in squares", "measured", "measured / λ*", "predicted error",
-                 "measured error"], laws)}
+{markdown.table(["nudge", "noise", "b", "p", "σ", "λ*", "λ* in squares", "measured", "measured / λ*",
+                 "predicted error, in squares", "measured error"], laws)}
 
 The strengths measured lie a factor of 1.26 apart. A higher order stands a stronger nudge, which leaves less noise; the
 complex nodes have smaller weights and a smaller bias than the real ones of the same order.
@@ -147,6 +160,8 @@ complex nodes have smaller weights and a smaller bias than the real ones of the 
 ## What a training makes of it
 
 ![Accuracy against noise and bits](accuracy.png)
+
+The digits, one hidden layer of 64 tanh units, batches of 64, {epochs:g} epochs, mean ± standard error over seeds.
 
 A strong nudge (λ or γ of 0.3) is read well enough where the default of `pc`, 1e-4, drowns in noise or in the first bit.
 What the Hopfield energy reads are states, which fill the range of the readings; the messages of the other two are small
@@ -156,7 +171,7 @@ A run that diverged has no number; the last column says how many ended.
 {markdown.table(["imperfection", "algorithm", "value", "test accuracy, %", "seeds"], accuracy)}
 
 Made by `make hardware`: runs of `ebmrun study=certify` and of `ebmrun`, then `python scripts/figure_hardware.py`.
-Errors: [errors.csv](errors.csv).
+Errors: [errors.csv](errors.csv); accuracies: [accuracy.csv](accuracy.csv).
 """)
 
 

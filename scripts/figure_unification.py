@@ -115,7 +115,7 @@ Complex nodes are 4 and 8 points of holomorphic equilibrium propagation (Laborie
 The error falls by the order that theory predicts until it meets the floor of the arithmetic. {sum(confirmed)} of
 {len(confirmed)} fitted orders pass: their whole 95% interval lies within 0.25 of the prediction, so that every other
 whole order is excluded. The reference is in float64 for either precision; the smallest error in float64 of equilibrium
-propagation against the nudge strength is the tolerance of that reference, eps^(3/4).
+propagation against the nudge strength lies below the tolerance of that reference, eps^(3/4) = 2e-12.
 
 {table(errors, fitted)}
 

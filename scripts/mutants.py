@@ -24,7 +24,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "-o", "
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``; ``tests`` is the module of tests that runs against it."""
+    """``old`` becomes ``new`` in ``file``; ``tests`` is the module of tests that runs against it, one of tests/theory
+    unless it names its folder."""
 
     name: str
     file: str
@@ -39,7 +40,7 @@ MUTANTS = [
     Mutant("squared error without its half", "ebmrun/theory/cost.py",
            "reduction=\"none\").sum(1) / 2", "reduction=\"none\").sum(1)"),
     Mutant("nudge with its sign flipped", "ebmrun/theory/nudge.py",
-           "* -self.strength", "* self.strength"),
+           "return -self.strength", "return self.strength"),
     Mutant("estimate not divided by the strength", "ebmrun/theory/stencil.py",
            "weights = [w / (1 if self.infinite else self.strength) for", "weights = [w for"),
     Mutant("weights of the stencil without their signs", "ebmrun/theory/stencil.py",
@@ -112,6 +113,8 @@ MUTANTS = [
            "drives = start.drives", "incremental"),
     Mutant("clamped output that begins at the forward pass", "ebmrun/theory/incremental.py",
            "pull.targets if pull.clamps else start.states[-1]]", "start.states[-1]]", "incremental"),
+    Mutant("weights that move until they have settled in any case", "ebmrun/theory/incremental.py",
+           "converged=left <= how.tol", "converged=True", "incremental"),
     Mutant("mean gradient of a batch by their sum", "ebmrun/training/trainer.py",
            "[each / count for each in total]", "total", "incremental"),
     Mutant("joint nodes that send up a plain mean", "ebmrun/theory/joint.py",
@@ -247,6 +250,21 @@ MUTANTS = [
            "(place + 1) * GOLDEN", "(place % numbers + 1) * GOLDEN", "draws"),
     Mutant("grid of an even number of levels", "ebmrun/theory/grid.py", "(2 ** (self.bits - 1) - 1)",
            "2 ** (self.bits - 1)", "grid"),
+    Mutant("the same noise in both parts of a number", "ebmrun/theory/draws.py",
+           "torch.complex(self.normal(like.real), self.normal(like.imag))",
+           "torch.complex(*[self.normal(like.real)] * 2)", "draws"),
+    Mutant("noise in the real part alone", "ebmrun/theory/draws.py",
+           "self.normal(like.imag))", "torch.zeros_like(like.imag))", "draws"),
+    Mutant("devices that match", "ebmrun/theory/feedback.py",
+           "return forward * (1 + own)", "return forward", "training/writing"),
+    Mutant("steps up as large as steps down", "ebmrun/training/writing.py",
+           "torch.where(step > 0, 1 + a, 1 - a) * step", "step", "training/writing"),
+    Mutant("written weights rounded to the nearest level", "ebmrun/training/writing.py",
+           "self.grid.stochastic(new, draws.uniform(new[None])[0])", "self.grid.nearest(new)", "training/writing"),
+    Mutant("best strength without the order", "ebmrun/studies/certify/best_strength.py",
+           "(self.noise / (self.order * self.bias))", "(self.noise / self.bias)", "studies/best_strength"),
+    Mutant("best strength of a sum for that of squares", "ebmrun/studies/certify/best_strength.py",
+           "self.order ** (1 / (2 * (self.order + 1)))", "1.0", "studies/best_strength"),
 ]
 
 
@@ -260,7 +278,8 @@ def copy_of_the_package(folder: Path) -> None:
 def run_tests(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
     """The fast tests of a module, one process on one core, against the copy in the folder."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*PYTEST, "-m", "not slow", f"tests/theory/test_{module}.py"]
+    place, _, name = module.rpartition("/")
+    command = [*PYTEST, "-m", "not slow", f"tests/{place or 'theory'}/test_{name}.py"]
     return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
 
 

@@ -78,7 +78,7 @@ layer by layer, and between the weights of both ways, B and W.
 {shown}
 
 With random weights `pc`, `lifted` and `chl` are feedback alignment, to within their nudge. Below the output, their
-layers begin at about a right angle to backpropagation and turn to 45 to 50°, as Lillicrap et al. 2016 found. The layer
+layers begin at 84 to 105° to backpropagation and turn to 45 to 50°, as Lillicrap et al. 2016 found. The layer
 next to the output hears the cost itself, and has nothing to align where the nudge is weak. Where the Hopfield energy
 has full feedback (`ep_centered`), the angle contains that between its equilibrium and the forward pass.
 

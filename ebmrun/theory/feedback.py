@@ -75,14 +75,11 @@ class Sign(Untied):
         return torch.copysign(own, forward)
 
 
-class KolenPollack(Untied):
+class KolenPollack(Random):
     """B = N, which takes the steps of W, so that both become one as weights decay (Kolen & Pollack 1994; Akrout et al.
     2019): with a decay d and the learning rate eta, each step leaves 1 - eta d of W - B."""
 
     follows = True
-
-    def weight(self, forward: Weight, own: Weight) -> Weight:
-        return own
 
 
 class Mismatched(Untied):

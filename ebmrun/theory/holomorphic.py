@@ -29,9 +29,15 @@ from ebmrun.theory.equilibrium import Drive, FreeEquilibrium
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 
+
+def softplus(a: Tensor) -> Tensor:
+    """log(1 + exp a), by whichever of exp a and exp -a is not large."""
+    return torch.where(a.real > 0, a + torch.log1p(torch.exp(-a)), torch.log1p(torch.exp(a)))
+
+
 # f(a) and f(a + d) - f(a) where torch's own take real numbers only, and f' as a function of f(a).
 FUNCTIONS: dict[type[Activation], tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    Softplus: (lambda a: torch.log1p(torch.exp(a)), lambda a, d: torch.log1p(torch.sigmoid(a) * torch.expm1(d))),
+    Softplus: (softplus, lambda a, d: torch.log1p(torch.sigmoid(a) * torch.expm1(d))),
 }
 SLOPES: dict[type[Activation], Callable[[Tensor], Tensor]] = {
     Identity: torch.ones_like,

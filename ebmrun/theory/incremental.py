@@ -6,7 +6,7 @@ forward pass.
     theta_(k+1)  one update by  g_k = sum_j w_j dI/dtheta  with the drives and the feedback of that step
 
 Synchronous steps of size s of the predictive energy move both by gradients at one place, x by -s dF/dx and theta along
-dF/dtheta. The first sweep is backpropagation, and the later ones start from where it has led.
+dF/dtheta. The first sweep of the predictive energy is backpropagation, and the later ones start from where it has led.
 """
 
 from __future__ import annotations

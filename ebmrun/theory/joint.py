@@ -5,7 +5,8 @@ Nodes by themselves are equilibria of F_k = I + lambda_k cost. Joint ones are a 
 
     sum_k w_k F_k     with one drive for all nodes,  a_l = A_l(xbar),  xbar = sum_k w_k lambda_k x_k,
 
-a mean, since the weights of a first derivative have sum_k w_k lambda_k = 1. By dF/dx_k = 0 node k hears
+a mean, since the weights of a first derivative have sum_k w_k lambda_k = 1. By its derivative by x_k node k
+hears
 
     t_k = lambda_k A^T mbar,     mbar = sum_k w_k m_k,
 

@@ -49,7 +49,7 @@ class EnergyLearning:
         free, phase = self.free_equilibrium(network, x)
         space, pull = self.around(network, free, y, signs)
         how = phase.how if phase else self.relaxation  # what the free phase found goes for the nudged one, too
-        nudged = relax(space, pull, how, how.max_steps)
+        nudged = relax(space, pull, how, how.max_steps, phase.unread if phase else 1)
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
         went = nudged.after(phase) if phase else nudged

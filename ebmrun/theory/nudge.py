@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Inexact
@@ -33,17 +33,28 @@ class Weights:
 
     def of(self, l: int, message: Batch) -> Batch:
         """scale_l w_k m_k, node by node."""
-        parts = message.chunk(len(self.nodes))
-        return torch.cat([part * (self.scales[l] * w) for w, part in zip(self.nodes, parts)])
+        return message * self.beside(message, self.scales[l])
 
     def sum(self, weighted: Batch) -> Batch:
         """Over nodes."""
-        return weighted if len(self.nodes) == 1 else torch.stack(weighted.chunk(len(self.nodes))).sum(0)
+        nodes = len(self.nodes)
+        return weighted if nodes == 1 else weighted.view(nodes, -1, *weighted.shape[1:]).sum(0)
 
     def shift(self, displacement: Batch) -> Batch:
         """sum_k w_k dx_k."""
-        first, *others = (w * part for w, part in zip(self.nodes, displacement.chunk(len(self.nodes))))
-        return sum(others, first)
+        return self.sum(displacement * self.beside(displacement, 1.0))
+
+    def beside(self, rows: Batch, scale: float) -> Batch:
+        """scale w_k for each row of node k."""
+        numbers = column(tuple(scale * w for w in self.nodes), len(rows) // len(self.nodes), rows.dtype, rows.device)
+        return numbers if rows.ndim == 2 else numbers.view(-1, *[1] * (rows.ndim - 1))
+
+
+@lru_cache(maxsize=64)
+def column(numbers: Sequence[complex], rows: int, dtype: torch.dtype, device: torch.device) -> Batch:
+    """Each number for so many rows, one below another; kept, since batch after batch asks for the same."""
+    dtype = dtype.to_complex() if any(isinstance(number, complex) for number in numbers) else dtype
+    return torch.cat([torch.full((rows, 1), number, dtype=dtype, device=device) for number in numbers])
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,8 @@ class Pull:
         """The pulls of several nodes on copies of one batch, node by node."""
         if len(strengths) == 1:
             return cls(cost, targets, strengths[0])
-        rows = [targets.new_full((len(targets), 1), strength) for strength in strengths]  # made on the device
-        return cls(cost, targets.repeat(len(strengths), 1), torch.cat(rows))
+        rows = column(tuple(strengths), len(targets), targets.dtype, targets.device)
+        return cls(cost, torch.cat([targets] * len(strengths)), rows)
 
     @property
     def clamps(self) -> bool:

@@ -14,6 +14,7 @@ import math
 
 FIRST_STEP_SIZE = 1.1
 FIRST_CHANGE = 2  # the first sweep whose change counts: with that of the one before the ratio is not yet the slowest's
+UNREAD = 4  # first sweeps that may go by before a step size is followed
 DAMPING = 0.7  # of the way to a new step size, for a ratio is not yet its limit
 SLOW = 1.5  # the step size at which each sweep leaves half, where conjugate gradients are faster
 
@@ -22,14 +23,21 @@ class OverRelaxation:
     """Follows the changes ||moved - before|| of successive sweeps, and keeps the step size for the next."""
 
     def __init__(self, step_size: float = 1.0) -> None:
-        self.step_size, self.change = step_size, 0.0
+        self.step_size, self.change, self.ratio = step_size, 0.0, 1.0
 
     def follow(self, change: float) -> None:
         """Take the change of one more sweep into account."""
         if self.change > 0:
-            wanted = best(change / self.change, self.step_size)
+            self.ratio = change / self.change
+            wanted = best(self.ratio, self.step_size)
             self.step_size += DAMPING * (wanted - self.step_size)
         self.change = change
+
+    def unread(self, tol: float) -> int:
+        """How many first sweeps of another relaxation of the same network cannot meet a tolerance at this ratio."""
+        if not (0 < tol < 1 and 0 < self.ratio < 1):
+            return FIRST_CHANGE - 1
+        return max(FIRST_CHANGE - 1, min(UNREAD, math.floor(math.log(tol, self.ratio)) - 1))
 
     @property
     def slow(self) -> bool:

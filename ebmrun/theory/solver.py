@@ -16,7 +16,7 @@ from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
 from ebmrun.theory.coordinates import Coordinates, State
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
-from ebmrun.theory.over_relaxation import FIRST_CHANGE, FIRST_STEP_SIZE, OverRelaxation
+from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import UNBALANCED, Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
 
@@ -28,8 +28,9 @@ SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are ta
 
 class Relaxed(NamedTuple):
     """The last step of a relaxation, and how many there were; the residual, and whether it met the tolerance (None
-    where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers, ``how``
-    the way of the last step, for another relaxation of the same network to go on by."""
+    where it was not measured). ``drowned`` is a layer whose displacement is lost in the digits of its numbers; ``how``,
+    the way of the last step, and ``unread``, first steps that cannot meet the tolerance, are for another relaxation of
+    the same network to go on by."""
 
     last: Step
     steps: int
@@ -37,6 +38,7 @@ class Relaxed(NamedTuple):
     residual: float | None = None
     converged: bool | None = None
     drowned: int | None = None
+    unread: int = 1
 
     def after(self, phase: Relaxed) -> Relaxed:
         """Both together: all steps, the larger residual, and whether both met the tolerance."""
@@ -45,8 +47,9 @@ class Relaxed(NamedTuple):
         return self._replace(steps=phase.steps + self.steps, residual=max(residuals, default=None), converged=converged)
 
 
-def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Relaxed:
-    """Relaxes from the free equilibrium that the coordinates start at. Raises Diverged."""
+def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unread: int = 1) -> Relaxed:
+    """Relaxes from the free equilibrium that the coordinates start at. The first ``unread`` steps are not measured:
+    after one the displacement is that step itself, and its residual says nothing. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
     acceleration, step_size = decided(how, space, pull)
@@ -60,16 +63,15 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int) -> Re
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
-        # After the first step the displacement is that step itself, and its residual says nothing.
-        reads = how.tol and count > 1 and count % how.check_every == 0
-        if count == max_steps or reads or (over and count >= FIRST_CHANGE):
+        if count == max_steps or (count > unread and (over or (how.tol and count % how.check_every == 0))):
             left = residual(space, step, pull)
             if math.isnan(left.residual):
                 raise diverged(step, pull, count, step_size)
             if count == max_steps or (left.residual <= how.tol and count > 1):
                 lost = left.drowned if left.residual >= (how.tol or 1) else None
                 found = how if over is None else replace(how, acceleration="adaptive", step_size=step_size)
-                return Relaxed(step, count, found, left.residual, left.residual <= how.tol, lost)
+                ahead = over.unread(how.tol) if over else 1
+                return Relaxed(step, count, found, left.residual, left.residual <= how.tol, lost, ahead)
             if over:
                 over.follow(step_size * math.hypot(*left.gaps))
                 step_size = over.step_size

@@ -12,7 +12,7 @@ import pytest
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
 from ebmrun.studies.certify.certificate import Certificate, flat, lines
-from ebmrun.studies.certify.study import certify, run
+from ebmrun.studies.certify.study import certify, composition, run
 
 SMALL = ("study=certify", "arch.hidden=[8,6]", "arch.activation=sigmoid", "trainer.batch_size=4",
          "study.gains.points=12")
@@ -145,6 +145,17 @@ def test_the_study_writes_the_same_numbers_everywhere(tmp_path: Path, capsys: py
     assert len(rows) == 8  # backprop is the reference at any gain
     assert (tmp_path / "certify.png").read_bytes().startswith(b"\x89PNG")
     assert summary["sentence"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("overrides, said, unsaid", [
+    (["nudge=centered"], "nodes [1.0, -1.0] x 0.1", "noise"),
+    (["nudge=holomorphic", "arch.activation=tanh"], "x 0.1, turned to 4 points of a circle, ", "noise"),
+    (["nudge=centered", "noise.readings=1e-3", "noise.reading_bits=8"], "noise of readings 0.001, reading_bits 8",
+     "turned"),
+])
+def test_a_certificate_names_what_it_certifies(overrides: list[str], said: str, unsaid: str) -> None:
+    found = composition(build(program.composed("algo=lifted", "nudge.strength=0.1", *overrides)).learning)
+    assert said in found and unsaid not in found
 
 
 def test_the_table_shows_the_parts_of_the_closed_form() -> None:

@@ -53,3 +53,5 @@ def test_numbers_of_another_draw_key_place_or_part_are_others(other: str):
         "imaginary part": lambda: (x.real, x.imag),
     }[other]()
     assert abs(float((first * second).mean())) < 4.5 / math.sqrt(first.numel())
+    for part in (first, second):  # the square of a normal number has the variance 2
+        assert abs(float(part.square().mean()) - 1) < 4.5 * math.sqrt(2 / part.numel())

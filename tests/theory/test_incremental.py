@@ -28,9 +28,11 @@ from torch import Tensor
 
 from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
+from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import CrossEntropy, SquaredError
 from ebmrun.theory.energies import Lifted, Predictive
 from ebmrun.theory.incremental import IncrementalLearning
+from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.network import Network
 from ebmrun.training import checkpoint
 from ebmrun.training.distributed import Job
@@ -152,6 +154,21 @@ def test_without_updates_it_ends_where_the_relaxation_does(order, size):
     settled = member(Predictive(), stencil("clamped"), network, acceleration="auto").estimate(network, x, y)
     assert last.converged and settled.converged
     assert distance(last.gradients, settled.gradients) < 1e-9
+
+
+@pytest.mark.parametrize("count, settles", [(3, False), (60, True)])
+def test_the_residual_is_of_the_last_step_and_says_whether_it_settled(count, settles):
+    """One layer of identity units goes x <- x + s (f - lambda (x - y) - x) from f, which leaves q = 1 - s (1 + lambda)
+    of its way at each step: the last answer is (1 + lambda) q^(n-1) of that way off, after 1 - q^n of it."""
+    network = initialise(mlp((4,), 3, [], "identity", "identity").double(), 1)
+    x, y = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    strength, size = 0.5, 0.4
+    q = 1 - size * (1 + strength)
+    learning = incremental(Predictive(), stencil("single", strength), network, count, "synchronous", size)
+    *others, last = learning.estimates(network, x, y)
+    assert all(each.residual is None and each.converged is None for each in others)
+    assert last.residual == pytest.approx((1 + strength) * q ** (count - 1) / (1 - q**count), rel=1e-6)
+    assert last.converged is settles
 
 
 def test_it_tends_to_that_as_the_rate_falls():

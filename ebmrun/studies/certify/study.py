@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
@@ -32,8 +33,10 @@ from ebmrun.studies.certify.error_parts import Bench, Gradient, Point
 from ebmrun.studies.certify.figure import draw
 from ebmrun.studies.certify.verdict import EXACT
 from ebmrun.studies.convergence import FEWEST, at
+from ebmrun.theory.analog import AnalogLearning
 from ebmrun.theory.energies import contract
 from ebmrun.theory.learning import EnergyLearning
+from ebmrun.theory.noise import Noise
 from ebmrun.training.summary import near
 from ebmrun.training.tracking import Tracker
 
@@ -136,9 +139,19 @@ def composition(learning: EnergyLearning) -> str:
     nudge, how = learning.nudge, learning.relaxation
     strength = "clamped" if nudge.infinite else f"{'joint ' * nudge.joint}nodes {nudge.nodes} x {nudge.strength:g}"
     strength = f"output held at {strength}" if nudge.holds else strength
+    strength = f"{strength}, turned to {nudge.points} points of a circle" if nudge.points > 1 else strength
     reading = "one frozen sweep" if how.frozen else f"{how.order} relaxation to {how.tol:g}"
     return (f"{type(learning.energy).__name__} energy, feedback gain {learning.energy.feedback_gain:g}, {strength}, "
-            f"{reading} in {how.coordinates} coordinates")
+            f"{reading} in {how.coordinates} coordinates{imperfections(learning)}")
+
+
+def imperfections(learning: EnergyLearning) -> str:
+    """What a machine is not, in words; nothing of a perfect one."""
+    if not isinstance(learning, AnalogLearning):
+        return ""
+    found = {field.name: getattr(learning.noise, field.name) for field in fields(learning.noise)}
+    asked = [f"{name} {found[name]:g}" for name, value in vars(Noise()).items() if found[name] != value]
+    return f", noise of {', '.join(asked)}" if asked else ""
 
 
 def rows(found: Certificate) -> list[dict[str, float]]:
