@@ -50,6 +50,19 @@ def test_it_waits_and_then_follows():
     assert over.slow
 
 
+@pytest.mark.parametrize("ratio, tol, unread", [
+    (0.1, 2e-3, 1), (0.2, 2e-3, 2), (0.3, 2e-3, 4), (0.9, 2e-3, 4), (1.2, 2e-3, 1), (0.3, 0.0, 1), (0.3, 1.0, 1)])
+def test_sweeps_that_cannot_meet_the_tolerance_are_not_measured(ratio, tol, unread):
+    """Where each leaves the same share, n sweeps leave ratio^n: the first that may meet it is measured, the one before
+    it for safety, and in any case the fifth, from which on a step size is followed."""
+    over = OverRelaxation(1.0)
+    for change in (1.0, ratio):
+        over.follow(change)
+    assert over.unread(tol) == unread
+    if 0 < tol < 1 and ratio < 1:
+        assert ratio ** (over.unread(tol) - 1) > tol
+
+
 @pytest.mark.parametrize("hidden, activation", [([64], "tanh"), ([32, 32], "hard_sigmoid"), ([64] * 3, "sigmoid"),
                                                 ([24] * 7, "tanh"), ([32] * 5, "hard_sigmoid")])
 def test_no_fixed_step_size_settles_in_much_fewer(hidden, activation):
