@@ -115,7 +115,7 @@ MUTANTS = [
            "pull.targets if pull.clamps else start.states[-1]]", "start.states[-1]]", "incremental"),
     Mutant("weights that move until they have settled in any case", "ebmrun/theory/incremental.py",
            "converged=left <= how.tol", "converged=True", "incremental"),
-    Mutant("mean gradient of a batch by their sum", "ebmrun/training/trainer.py",
+    Mutant("mean gradient of a batch by their sum", "ebmrun/training/updates.py",
            "[each / count for each in total]", "total", "incremental"),
     Mutant("joint nodes that send up a plain mean", "ebmrun/theory/joint.py",
            "[w * s for w, s in zip(weights, self.strengths)]", "[1 / len(weights) for w in weights]", "joint"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,23 +14,22 @@ from tqdm import tqdm
 
 from ebmrun.config import TrainerConfig
 from ebmrun.data.augment import Augmentation, Unchanged, draws
-from ebmrun.data.sets import Dataset, Split, batches, steps_per_epoch
+from ebmrun.data.sets import Dataset, batches, steps_per_epoch
 from ebmrun.errors import Diverged
-from ebmrun.theory.algorithm import Algorithm, Estimate, Stepwise
+from ebmrun.theory.algorithm import Algorithm, Estimate
 from ebmrun.theory.alignment import alignment, columns
 from ebmrun.theory.cost import Cost
 from ebmrun.theory.feedback import angles
 from ebmrun.theory.network import Network
 from ebmrun.theory.probe import KEYS
+from ebmrun.training.evaluation import evaluated
 from ebmrun.training.noise_keys import noise_keys
 from ebmrun.training.schedule import Constant, Schedule
 from ebmrun.training.selection import Selection
 from ebmrun.training.signs import signs as drawn_signs
 from ebmrun.training.tracking import Tracker
+from ebmrun.training.updates import Updates
 
-EVALUATION_BATCH = 1000  # examples, or fewer where they are large
-EVALUATION_NUMBERS = 2**22  # of the inputs of such a batch
-Learn = Callable[[Tensor, Tensor, Mapping[str, Tensor], float], Estimate]  # of x, y, what these draw, and the epoch
 ALGORITHM_KEYS = ("relax/steps", "relax/residual", "relax/converged", "relax/free_converged", "time/step_ms")
 
 
@@ -66,8 +66,13 @@ class Trainer:
         losses = [f"{split}/{key}" for split in splits for key in ("loss", "accuracy")]
         names = self.network.names
         aligned = [key for each in self.references for key in (*columns(names, each), f"{each}/reference_converged")]
-        return ["epoch", *losses, *self._rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else []),
+        return ["epoch", *losses, *self.updates.rates(), *ALGORITHM_KEYS, *(aligned if self.align_every else []),
                 *(angles(self.network) if self.align_every else []), *(KEYS if self.probe_every else [])]
+
+    @cached_property
+    def updates(self) -> Updates:
+        """What moves the weights."""
+        return Updates(self.network, self.optimizer, self.schedule, self.config.clip_norm)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -95,7 +100,7 @@ class Trainer:
         """Goes on after ``done`` steps to the end, or until ``stopped``; ``checkpoint`` is called with the number of
         steps at the end of each epoch and at a stop. Raises Diverged when a number is no longer finite."""
         per_epoch, total = self.steps_per_epoch, self.steps
-        learn = self._each_step(self.algorithm) if isinstance(self.algorithm, Stepwise) else self._at_equilibrium()
+        learn = self.updates.of(self.algorithm, self.config.compile)
         hidden = None if self.shows else True
         with tqdm(total=total, initial=done, unit="batch", disable=hidden, dynamic_ncols=True) as bar:
             for step, (x, y, drawn) in enumerate(self.batches_after(done), done + 1):
@@ -110,7 +115,7 @@ class Trainer:
                 estimate = learn(x, y, drawn, (step - 1) / per_epoch)
                 if logs:
                     row = {"epoch": step / per_epoch, "time/step_ms": 1e3 * (self._clock(wait=True) - start)}
-                    row |= self._rates() | self._measures(estimate, y) | found
+                    row |= self.updates.rates() | self._measures(estimate, y) | found
                     for name, reference in truth.items():
                         row |= self._alignment(name, estimate, reference)
                     bar.set_postfix(_shown(row), refresh=False)
@@ -129,28 +134,12 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Mean loss and accuracy over the test set, and over validation examples where there are any; and the share of
         test examples in batches whose free phase converged, where one has to relax."""
-        found = self._evaluated("test", self.dataset.test)
-        if self.dataset.val:
-            val = self._evaluated("val", self.dataset.val)
-            found |= {key: value for key, value in val.items() if key.startswith("val/")}
+        found: dict[str, float] = {}
+        for name, split in (("val", self.dataset.val), ("test", self.dataset.test)):
+            if split is not None:
+                keys = noise_keys(self.seed, 0, len(split)) if self.noisy else None
+                found |= evaluated(name, split, self.network, self.algorithm, self.cost, keys)
         return found
-
-    def _evaluated(self, name: str, split: Split) -> dict[str, float]:
-        loss = torch.zeros((), dtype=torch.float64, device=split.device)
-        right = torch.zeros((), dtype=torch.int64, device=split.device)
-        settled: list[int] = []
-        size = max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS // math.prod(self.dataset.shape)))
-        parts = [slice(start, start + size) for start in range(0, len(split), size)]
-        keys = noise_keys(self.seed, 0, len(split)) if self.noisy else None
-        for part, (x, y, labels) in zip(parts, split.stream(parts)):
-            drawn = {} if keys is None else {"keys": keys[part].to(x.device)}
-            prediction = self.algorithm.predict(self.network, x, **drawn)
-            loss += self.cost.value(prediction.output, y).double().sum()
-            right += (prediction.output.argmax(1) == labels).sum()
-            if prediction.converged is not None:
-                settled.append(len(x) * prediction.converged)
-        measured = {f"{name}/loss": loss.item() / len(split), f"{name}/accuracy": right.item() / len(split)}
-        return measured | ({"relax/free_converged": sum(settled) / len(split)} if settled else {})
 
     def batches_after(self, done: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         """The batches after the first ``done``: slices of each epoch's permutation, augmented, and what their examples
@@ -173,48 +162,6 @@ class Trainer:
             drawn["signs"] = drawn_signs(self.seed, epoch, examples).to(self.network.weights[0].dtype)
         return drawn
 
-    def _at_equilibrium(self) -> Learn:
-        """One update a batch, by what its relaxation has come to."""
-        gradient = torch.compile(self.algorithm.estimate) if self.config.compile else self.algorithm.estimate
-
-        def learn(x: Tensor, y: Tensor, drawn: Mapping[str, Tensor], epoch: float) -> Estimate:
-            estimate = gradient(self.network, x, y, **drawn)
-            self._update(estimate, epoch)
-            return estimate
-
-        return learn
-
-    def _each_step(self, algorithm: Stepwise) -> Learn:
-        """An update after every step of a batch's relaxation: the last estimate, with the mean gradient of them all."""
-        def learn(x: Tensor, y: Tensor, drawn: Mapping[str, Tensor], epoch: float) -> Estimate:
-            total: list[Tensor] = []
-            for count, estimate in enumerate(algorithm.estimates(self.network, x, y, **drawn), 1):
-                total = [a + b for a, b in zip(total or map(torch.zeros_like, estimate.gradients), estimate.gradients)]
-                self._update(estimate, epoch)
-            return replace(estimate, gradients=[each / count for each in total])
-
-        return learn
-
-    def _update(self, estimate: Estimate, epoch: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(group.setdefault("initial_lr", group["lr"]), epoch)
-        limit = self.config.clip_norm
-        gradients = estimate.gradients if limit is None else clipped(estimate.gradients, limit)
-        for parameter, gradient in zip(self.network.weights, gradients):
-            parameter.grad = gradient
-        for l in range(self.network.depth):
-            for weight, feedback in self.network.followers(l):
-                assert weight.grad is not None
-                feedback.grad = weight.grad.clone()  # an optimizer may write into it
-        self.optimizer.step()
-
-    def _rates(self) -> dict[str, float]:
-        """The learning rate, or one for each layer that has its own."""
-        groups = self.optimizer.param_groups
-        learned = [name for name, layer in zip(self.network.names, self.network.layers) if list(layer.parameters())]
-        names = ["optim/lr"] if len(groups) == 1 else [f"optim/lr/{name}" for name in learned]
-        return {name: group["lr"] for name, group in zip(names, groups)}
-
     def _measures(self, estimate: Estimate, y: Tensor) -> dict[str, float]:
         relaxed = {"steps": estimate.steps, "residual": estimate.residual, "converged": estimate.converged}
         return {
@@ -232,13 +179,6 @@ class Trainer:
         if wait and self.dataset.train.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
-
-
-def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
-    """The gradient of all parameters, shortened to a norm of ``limit`` where it is longer."""
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
-    share = (limit / norm).clamp(max=1)
-    return [share * each for each in gradients]
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, str]:

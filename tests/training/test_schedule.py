@@ -21,7 +21,7 @@ from ebmrun.errors import ConfigError
 from ebmrun.experiment import build
 from ebmrun.training.optimizers import optimizer
 from ebmrun.training.schedule import Constant, Cosine, Schedule, Step, WarmupCosine
-from ebmrun.training.trainer import clipped
+from ebmrun.training.updates import clipped
 
 EPOCHS, PER_EPOCH = 10, 7
 STEPS = EPOCHS * PER_EPOCH
