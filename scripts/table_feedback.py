@@ -1,6 +1,6 @@
-"""The tables of results/feedback: python scripts/table_feedback.py RESULTS SWEEP...
+"""The figure and the tables of results/feedback: python scripts/table_feedback.py RESULTS SWEEP...
 
-Each SWEEP is a folder of runs of one network, an algorithm and a feedback each.
+Each SWEEP is a folder of runs of one network, an algorithm and a feedback each. The first one is drawn.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from records import columns, command, runs, summary, table_parser
@@ -60,10 +61,36 @@ def ordered(sweep: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: (ALGORITHMS.index(each["algo"]), FEEDBACK.index(each["feedback"])))
 
 
+def draw(sweep: Path, path: Path) -> None:
+    """Angles to backprop over training, a line each layer and a panel each algorithm and way down that is not tied."""
+    figure, axes = plt.subplots(len(FEEDBACK) - 1, len(ALGORITHMS), figsize=(11, 7.2), sharex=True, sharey=True)
+    for run in runs(sweep):
+        found, rows = row(run), columns(run / "metrics.csv")
+        if found["feedback"] == "tied":
+            continue
+        axis = axes[FEEDBACK.index(found["feedback"]) - 1, ALGORITHMS.index(found["algo"])]
+        for key, values in rows.items():
+            if key.startswith("alignment/angle/") or key == "feedback/angle":
+                there, ways = ~np.isnan(values), key == "feedback/angle"
+                axis.plot(rows["step"][there], values[there], "--" if ways else "-", linewidth=1.2,
+                          color="0.4" if ways else None, label="between B and W" if ways else key.rpartition("/")[2])
+        axis.axhline(90, color="0.7", linewidth=0.8, linestyle=":")
+        axis.set(ylim=(0, 135))
+    for axis, name in zip(axes[0], ALGORITHMS):
+        axis.set_title(name)
+    for axis, name in zip(axes[:, 0], FEEDBACK[1:]):
+        axis.set_ylabel(f"{name}\nangle, degrees")
+    for axis in axes[-1]:
+        axis.set_xlabel("batches")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=95)
+
+
 def main() -> None:
     asked = table_parser(__doc__).parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)
     tables = [ordered(sweep) for sweep in asked.sweeps]
+    draw(asked.sweeps[0], asked.results / "angles.png")
     write(asked.results / "runs.csv", widened([found for rows in tables for found in rows]))
     shown = "\n\n".join(f"784-{rows[0]['network'].strip('[]').replace(',', '-')}-10:\n\n{table(rows)}"
                         for rows in tables)
@@ -76,6 +103,10 @@ Angles are to backpropagation by the transposes: at the first compared batch, an
 layer by layer, and between the weights of both ways, B and W.
 
 {shown}
+
+![Angles to backprop over training, layer by layer, and between both ways](angles.png)
+
+*The first network. Full lines: each layer's gradient against backpropagation. Dashes: the weights of both ways.*
 
 With random weights `pc`, `lifted` and `chl` are feedback alignment, to within their nudge. Below the output, their
 layers begin at 84 to 105° to backpropagation and turn to 45 to 50°, as Lillicrap et al. 2016 found. The layer

@@ -37,6 +37,7 @@ def test_a_sweep_becomes_a_table(script: ModuleType, command: Command, monkeypat
         assert len(angles) == 8
         assert random.split("|")[column].strip() == f"{angles[0]:.3g}° → {np.median(angles[-5:]):.3g}°"
     assert tied.split("|")[7].strip() == ""  # the transposes have no angle to measure
+    assert Path("results/angles.png").stat().st_size > 10_000
     assert "784-6-10" in said and "feedback=random,tied" in said
 
 
