@@ -46,8 +46,8 @@ def mismatched(feedback: Feedback, noise: Noise) -> Feedback:
     if noise.mismatch == 0:
         return feedback
     if not isinstance(feedback, Tied):
-        raise ConfigError(f"noise.mismatch={noise.mismatch} parts the way down from the way up, which feedback="
-                          f"{type(feedback).__name__} has done: use feedback=tied, or noise.mismatch=0")
+        raise ConfigError(f"noise.mismatch={noise.mismatch} parts the way down from the way up, and a "
+                          f"{type(feedback).__name__} feedback has done so: use feedback=tied, or noise.mismatch=0")
     return Mismatched(noise.mismatch)
 
 

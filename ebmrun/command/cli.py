@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, suppress
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def main() -> None:
         sys.argv[1:1] = ["--config-dir", str(own)]  # first, so that one on the command line replaces it
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra knows it in front
     made.clear()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log of a sweep then shows what has ended
     try:
         if (said := answer(sys.argv[1:])) is not None:
             print(said)

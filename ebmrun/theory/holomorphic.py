@@ -131,8 +131,8 @@ def require_holomorphic(energy: Energy, network: Network, cost: Cost) -> None:
     for name, f in network.named_activations.items():
         if type(f) not in SLOPES:
             known = ", ".join(kind.__name__.lower() for kind in SLOPES)
-            raise ConfigError(f"nudge.points needs holomorphic units, and {name} is none: choose one of {known}, or "
-                              f"{points}")
+            raise ConfigError(f"nudge.points needs holomorphic units, and {name} is none: set arch.activation and "
+                              f"arch.output to one of {known}, or {points}")
     for edges in network.edges:
         for _, affine in edges:
             if not isinstance(affine, AffineMap):

@@ -34,7 +34,7 @@ def pull_of(nudge: Nudge, cost: Cost, targets: Output, free: Output, signs: Sign
     """
     if nudge.random_sign and signs is None:
         raise ConfigError(f"nudge.random_sign={nudge.random_sign} draws a sign for each example of a training, and "
-                          "there is none here: leave it out")
+                          "there is none here: set nudge.random_sign=false")
     if signs is None and not nudge.holds and nudge.points == 1:
         return Pull.stacked(cost, targets, cast("Sequence[float]", nudge.strengths))
     side = torch.ones_like(targets[:, :1]) if signs is None else signs

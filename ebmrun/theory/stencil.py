@@ -44,8 +44,8 @@ class Nudge:
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
-            raise ConfigError(f"nudge.strength={self.strength} must be a positive number: try 1e-4, or another stencil "
-                              "(nudge=centered) to nudge both ways")
+            raise ConfigError(f"nudge.strength={self.strength} must be a positive number: try 1e-4, and nudge=negative "
+                              "or nudge=centered to nudge the other way")
         if not 1 <= self.points <= 24:
             raise ConfigError(f"nudge.points={self.points} must lie in 1..24: 4 leaves an error of the fourth order")
         if len(self.nodes) != len(self.weights) or not any(self.nodes):

@@ -1,5 +1,6 @@
 """The command line: one line and a status for whatever goes wrong, and nothing left that no run wrote."""
 
+import io
 import json
 import os
 import re
@@ -208,6 +209,15 @@ def test_a_termination_while_a_run_loads_leaves_nothing(
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 128 + signal.SIGTERM
     assert sorted(each.name for each in tmp_path.iterdir()) == ["loading", "waiting.py"]
+
+
+def test_a_log_shows_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are in the file as they are printed, and not when the command ends."""
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="utf8"))
+    monkeypatch.setattr(sys, "argv", ["ebmrun", "--completion", "bash"])
+    cli.main()
+    assert b"complete" in file.getvalue()
 
 
 def test_module_and_help() -> None:

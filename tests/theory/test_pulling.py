@@ -199,7 +199,7 @@ def test_the_mean_over_both_signs_is_the_centered_estimate(holds):
 
 def test_no_sign_is_made_up():
     network = random_mlp()
-    with pytest.raises(ConfigError, match="nudge.random_sign=True .* leave it out"):
+    with pytest.raises(ConfigError, match="nudge.random_sign=True .* set nudge.random_sign=false"):
         member(Hopfield(), one_sided(False, random_sign=True), network).estimate(network, *batch(network))
 
 
