@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from records import summary, write_csv
+from table_mnist import write
 
 from ebmrun.report import markdown
 
@@ -133,7 +134,7 @@ def main() -> None:
     laws, columns = strengths(asked.strengths, results / "strength.png")
     ended = trainings(asked.accuracies)
     accuracy, epochs = accuracies(ended, results / "accuracy.png"), ended[0]["epoch"]
-    write_csv(results / "accuracy.csv", {key: [run[key] for run in ended] for key in ended[0]}, 6)
+    write(results / "accuracy.csv", ended)
     write_csv(results / "errors.csv", columns, 6)
     (results / "README.md").write_text(f"""# Imperfect hardware
 
