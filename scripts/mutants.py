@@ -40,7 +40,7 @@ MUTANTS = [
     Mutant("squared error without its half", "ebmrun/theory/cost.py",
            "reduction=\"none\").sum(1) / 2", "reduction=\"none\").sum(1)"),
     Mutant("nudge with its sign flipped", "ebmrun/theory/nudge.py",
-           "return -self.strength", "return self.strength"),
+           "* -self.strength", "* self.strength"),
     Mutant("estimate not divided by the strength", "ebmrun/theory/stencil.py",
            "weights = [w / (1 if self.infinite else self.strength) for", "weights = [w for"),
     Mutant("weights of the stencil without their signs", "ebmrun/theory/stencil.py",
