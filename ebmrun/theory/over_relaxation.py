@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 FIRST_STEP_SIZE = 1.1
-FIRST_CHANGE = 2  # the first sweep whose change counts: with that of the one before the ratio is not yet the slowest's
 UNREAD = 4  # first sweeps that may go by before a step size is followed
 DAMPING = 0.7  # of the way to a new step size, for a ratio is not yet its limit
 SLOW = 1.5  # the step size at which each sweep leaves half, where conjugate gradients are faster
@@ -36,8 +35,8 @@ class OverRelaxation:
     def unread(self, tol: float) -> int:
         """How many first sweeps of another relaxation of the same network cannot meet a tolerance at this ratio."""
         if not (0 < tol < 1 and 0 < self.ratio < 1):
-            return FIRST_CHANGE - 1
-        return max(FIRST_CHANGE - 1, min(UNREAD, math.floor(math.log(tol, self.ratio)) - 1))
+            return 1
+        return max(1, min(UNREAD, math.floor(math.log(tol, self.ratio)) - 1))
 
     @property
     def slow(self) -> bool:

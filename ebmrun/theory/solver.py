@@ -49,7 +49,8 @@ class Relaxed(NamedTuple):
 
 def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unread: int = 1) -> Relaxed:
     """Relaxes from the free equilibrium that the coordinates start at. The first ``unread`` steps are not measured:
-    after one the displacement is that step itself, and its residual says nothing. Raises Diverged."""
+    after one the displacement is that step itself, so that its residual says nothing, and no ratio of changes is yet
+    that of the slowest. Raises Diverged."""
     if how.frozen:
         return Relaxed(held_pass(space, pull), 1, how)
     acceleration, step_size = decided(how, space, pull)

@@ -135,7 +135,7 @@ class Trainer:
         """Mean loss and accuracy over the test set, and over validation examples where there are any; and the share of
         test examples in batches whose free phase converged, where one has to relax."""
         found: dict[str, float] = {}
-        for name, split in (("val", self.dataset.val), ("test", self.dataset.test)):
+        for name, split in (("val", self.dataset.val), ("test", self.dataset.test)):  # the last share is what stays
             if split is not None:
                 keys = noise_keys(self.seed, 0, len(split)) if self.noisy else None
                 found |= evaluated(name, split, self.network, self.algorithm, self.cost, keys)

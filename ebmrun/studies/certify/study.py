@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
@@ -149,8 +148,8 @@ def imperfections(learning: EnergyLearning) -> str:
     """What a machine is not, in words; nothing of a perfect one."""
     if not isinstance(learning, AnalogLearning):
         return ""
-    found = {field.name: getattr(learning.noise, field.name) for field in fields(learning.noise)}
-    asked = [f"{name} {found[name]:g}" for name, value in vars(Noise()).items() if found[name] != value]
+    perfect = vars(Noise())
+    asked = [f"{name} {value:g}" for name, value in vars(learning.noise).items() if value != perfect[name]]
     return f", noise of {', '.join(asked)}" if asked else ""
 
 
