@@ -50,7 +50,7 @@ def train(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             return
         tracker = (Tracker(run_dir, composed, config.logger, trainer.columns, done, overrides)
                    if processes.leads else Silent())
-        with tracker, interrupts() as interrupt:
+        with interrupts() as interrupt, tracker:  # a signal that meets a failure does not hide its message
             saves = partial(save, run_dir, composed, trainer) if processes.leads else lambda step: None
             if not trainer.finished(steps):
                 trainer.train(steps, tracker, saves, lambda: interrupt.stops(processes.largest))

@@ -1,15 +1,19 @@
 """Runs that were ended, by their own limit or by a signal, go on to what a run that never stopped comes to."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from program import Command, environment
 from run_folder import rows, same_weights, saved, timeless
+
+from ebmrun.training.tracking import Tracker
 
 
 def without_tests(run: str) -> list[dict[str, str]]:
@@ -67,3 +71,18 @@ def test_an_interrupted_run_can_go_on(command: Command, number: signal.Signals, 
     assert command(*more, "hydra.run.dir=whole").status == 0
     assert same_weights("cut", "whole")
     assert timeless("cut") == timeless("whole")
+
+
+def test_a_signal_that_meets_a_failure_does_not_hide_its_message(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `torchrun` sends one to the others when a process has died, while these close their files."""
+    close = Tracker.__exit__
+
+    def terminated(self: Tracker, *error: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        close(self, *error)
+
+    monkeypatch.setattr(Tracker, "__exit__", terminated)
+    status, [line] = command("trainer.batch_size=1437", "trainer.epochs=40", "optim.lr=30", "hydra.run.dir=run")
+    assert status == 1 and "diverged at layer" in line
