@@ -33,6 +33,7 @@ from ebmrun.theory.energies import Energy
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.references import Backprop
+from ebmrun.theory.relaxation import sent
 from ebmrun.theory.solver import read, relax
 
 STRENGTHS = [10 ** (-k / 4) for k in range(17)]
@@ -106,12 +107,12 @@ def noisy(learning: EnergyLearning, network: Network, x: Tensor, y: Tensor) -> I
         free, _ = learning.free_equilibrium(network, x)
         space, pull = learning.around(network, free, y)
         how = learning.relaxation
-        at = read(space, relax(space, pull, how, how.max_steps), how)
+        at = read(space, pull, relax(space, pull, how, how.max_steps), how)
         for size in NOISES:
             for seed in range(DRAWS):
                 draw = torch.Generator().manual_seed(seed)
-                heard = [m + size * torch.randn(m.shape, generator=draw, dtype=m.dtype) for m in at.feedback]
-                yield size, learning.learning_rule(space, at._replace(feedback=heard))
+                heard = [m + size * torch.randn(m.shape, generator=draw, dtype=m.dtype) for m in sent(space, at)]
+                yield size, learning.learning_rule(space, at._replace(feedback=dict(enumerate(heard))))
 
 
 def measured(learning: EnergyLearning, network: Network, x: Tensor, y: Tensor) -> Estimate | None:

@@ -12,6 +12,7 @@ from ebmrun.theory.algorithm import Estimate
 from ebmrun.theory.energies import ByValue
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
+from ebmrun.theory.relaxation import sent
 from ebmrun.theory.solver import read, relax
 
 
@@ -44,7 +45,7 @@ class Normalised(EnergyLearning):
         space, pull = self.around(network, free, y)
         sizes = self.cost.gradient(free.states[-1], y).norm(dim=1, keepdim=True)
         found = relax(space, replace(pull, strength=pull.strength / sizes), self.relaxation, self.relaxation.max_steps)
-        at = read(space, found, self.relaxation)
-        heard = [m * sizes.view(-1, *[1] * (m.ndim - 1)) for m in at.feedback]
-        gradients = self.learning_rule(space, at._replace(feedback=heard))
+        at = read(space, pull, found, self.relaxation)
+        heard = [m * sizes.view(-1, *[1] * (m.ndim - 1)) for m in sent(space, at)]
+        gradients = self.learning_rule(space, at._replace(feedback=dict(enumerate(heard))))
         return Estimate(gradients, free.states[-1], found.steps, found.residual, found.converged)

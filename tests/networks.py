@@ -166,9 +166,10 @@ def nudged(
         free = free or learning.free_equilibrium(network, x)[0]
         strengths, how = learning.nudge.strengths, learning.relaxation
         space = learning.coordinates(network, free.repeat(len(strengths)))
-        phase = relax(space, Pull.stacked(learning.cost, y, strengths), how, how.max_steps)
-        end = arrived(space, phase.last)
-        states = [space.state(u, drive) for u, drive in zip(end.before, end.drives)]
+        pull = Pull.stacked(learning.cost, y, strengths)
+        phase = relax(space, pull, how, how.max_steps)
+        end = arrived(space, pull, phase.last)
+        states = [space.state(u, drive) for u, drive in zip(end.moved, end.drives)]
     return phase, [list(node) for node in zip(*(state.split(len(x)) for state in states))]
 
 

@@ -145,7 +145,7 @@ class Inference:
     @staticmethod
     def states(space: Coordinates, at: Step) -> list[Batch]:
         """x_1..x_{L-1} at a step that has arrived."""
-        return [space.state(u, drive) for u, drive in zip(at.before, at.drives)]
+        return [space.state(u, drive) for u, drive in zip(at.moved, at.drives)]
 
     def energies(self, states: Sequence[Batch]) -> Row:
         """The internal energy, the loss, and the total F."""
@@ -160,7 +160,7 @@ class Inference:
         yield self.energies(self.free.states) | {"distance": distance([torch.zeros_like(g) for g in goal], goal)}
         how, space = self.learning.relaxation, self.space
         for step in islice(steps(space, self.pull, how.order, how.step_size), length):
-            at = arrived(space, step)
+            at = arrived(space, self.pull, step)
             yield self.energies(self.states(space, at)) | {"distance": distance(self.gradients(at), goal)}
 
     def equilibrium(self) -> tuple[list[Batch], list[Tensor], float]:
@@ -168,7 +168,8 @@ class Inference:
         how, space = self.learning.relaxation, self.space
         phase = relax(space, self.pull, how, how.max_steps)
         assert phase.residual is not None, "a relaxation to an equilibrium measures it"
-        return self.states(space, arrived(space, phase.last)), self.gradients(read(space, phase, how)), phase.residual
+        states = self.states(space, arrived(space, self.pull, phase.last))
+        return states, self.gradients(read(space, self.pull, phase, how)), phase.residual
 
     def distances(self, goal: Sequence[Tensor]) -> Row:
         """Of the equilibrium from the free one, and of the gradient, divided by the nudge strength, from the goal; with

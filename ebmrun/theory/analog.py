@@ -30,7 +30,7 @@ from ebmrun.theory.network import Network
 from ebmrun.theory.noise import Noise
 from ebmrun.theory.nudge import Weights
 from ebmrun.theory.pulling import Signs, signed
-from ebmrun.theory.relaxation import Step
+from ebmrun.theory.relaxation import Step, sent
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ class AnalogLearning(EnergyLearning):
         (nodes, free), n = self.nudge.coefficients, space.free.inputs.shape[0]
         weights = Weights(nodes, free, [-gain / n for gain in self.energy.layer_gains(space.network.heights)])
         added: list[Tensor] = []
-        for l, learned in enumerate(space.network.learned):
+        for l, (learned, message) in enumerate(zip(space.network.learned, sent(space, at))):
             for edge, affine in learned:
-                terms = misreadings(space, at, l, edge, weights, self.machine)
+                terms = misreadings(space, at, l, edge, message, weights, self.machine)
                 parts = [affine.gradient(*term) for term in (terms if signs is None else signed(terms, signs))]
                 added += [sum(more, part) for part, *more in zip(*parts)]
         return [gradient + more for gradient, more in zip(gradients, added)]
@@ -130,10 +130,12 @@ class AnalogHolomorphicLearning(HolomorphicLearning, AnalogLearning):
     """The same for complex nodes. Of two conjugate ones, which count twice, one is relaxed and read."""
 
 
-def misreadings(space: Coordinates, at: Step, l: int, edge: int, weights: Weights, machine: Machine) -> list[Term]:
+def misreadings(
+    space: Coordinates, at: Step, l: int, edge: int, message: Batch, weights: Weights, machine: Machine
+) -> list[Term]:
     """What misreading the states and messages of all nodes adds to the learning rule of one map."""
     source, free, n = space.edges[l][edge][0], space.free, space.free.inputs.shape[0]
-    message, piece = at.feedback[l], at.drives[l].pieces[edge]
+    piece = at.drives[l].pieces[edge]
     if space.relative and free.feedback:
         message = message + free.feedback[l]
     wrong = weights.of(l, machine.misread(message))

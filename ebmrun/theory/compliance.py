@@ -28,7 +28,7 @@ class Compliance:
     ``sides``, a layer's drives just below and above its kinks, kept here once they are made."""
 
     def __init__(self, network: Network, gains: Sequence[Sequence[float]], states: Sequence[Batch]) -> None:
-        self.sides: dict[int, list[tuple[Drive, Drive]]] = {}
+        self.sides: dict[int, list[Drive]] = {}
         self.drives: list[Unit | None] = []
         self.states: list[Unit] = []
         for edges, each, f, x in zip(network.edges, gains, network.activations, states):

@@ -53,19 +53,20 @@ def balanced(
     sides = space.compliance.sides
     if l not in sides:
         sides[l] = [beside(space, l, drive, kink) for kink in kinks]
+    twice = torch.cat((u, u))
     for kink, both in zip(kinks, sides[l]):
-        below, above = (space.feedback(l, u, side) for side in both)
+        below, above = space.feedback(l, twice, both).chunk(2)
         message = before.minimum(below).maximum(above) - (drive.a - kink) / (by_row(softness, feedback) * compliance)
         rests = (above < message) & (message < below)
         feedback, held = torch.where(rests, message, feedback), held | rests
     return feedback, held
 
 
-def beside(space: Coordinates, l: int, drive: Drive, kink: float) -> tuple[Drive, Drive]:
-    """Drives just below and just above a kink."""
+def beside(space: Coordinates, l: int, drive: Drive, kink: float) -> Drive:
+    """The drives just below a kink and, along the batch axis, those just above it."""
     aside = 4 * torch.finfo(drive.a.dtype).eps * max(1.0, abs(kink))
-    below, above = (space.driven(l, torch.full_like(drive.a, kink + side), drive.pieces) for side in (-aside, aside))
-    return below, above
+    below, above = (torch.full_like(drive.a, kink + side) for side in (-aside, aside))
+    return space.driven(l, torch.cat((below, above)), drive.pieces)
 
 
 def shared(

@@ -22,7 +22,7 @@ from ebmrun.theory.error import Error, RelativeError
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull, Weights
 from ebmrun.theory.pulling import Signs, pull_of, signed
-from ebmrun.theory.relaxation import Step
+from ebmrun.theory.relaxation import Step, sent
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import Relaxed, read, relax, warn_of_lost_digits
 from ebmrun.theory.stencil import Nudge
@@ -53,7 +53,7 @@ class EnergyLearning:
         if nudged.drowned is not None:
             warn_of_lost_digits(network, nudged.drowned, x.dtype)
         went = nudged.after(phase) if phase else nudged
-        gradients = self.learning_rule(space, read(space, nudged, self.relaxation), signs)
+        gradients = self.learning_rule(space, read(space, pull, nudged, self.relaxation), signs)
         return Estimate(gradients, free.states[-1], went.steps, went.residual, went.converged)
 
     def free_equilibrium(self, network: Network, x: Batch) -> tuple[FreeEquilibrium, Relaxed | None]:
@@ -95,7 +95,7 @@ class EnergyLearning:
         gradients: list[Tensor] = []
         (nodes, free), examples = self.nudge.coefficients, space.free.inputs.shape[0]
         weights = Weights(nodes, free, [-gain / examples for gain in self.energy.layer_gains(space.network.heights)])
-        for l, message in enumerate(weights.of_layers(at.feedback)):
+        for l, message in enumerate(weights.of_layers(sent(space, at))):
             for edge, affine in space.network.learned[l]:
                 terms = space.terms(l, edge, message, at.signals, at.drives[l], weights)
                 parts = [affine.gradient(*term) for term in (terms if signs is None else signed(terms, signs))]

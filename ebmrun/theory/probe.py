@@ -58,7 +58,7 @@ def probe(learning: EnergyLearning, network: Network, x: Batch, y: Output) -> di
     how = phase.how if phase else how
     nudged = relax(space, pull, how, how.max_steps)
     once = replace(how, order="sweep", acceleration="none", step_size=1.0, tol=0.0, frozen=learning.energy.feedforward)
-    gradient, swept = (learning.learning_rule(space, read(space, way, how))
+    gradient, swept = (learning.learning_rule(space, read(space, pull, way, how))
                        for way, how in ((nudged, how), (relax(space, pull, once, 1), once)))
     cosine = {KEYS[3]: alignment([gradient], [swept])["alignment/cosine"]}
     if not network.tied:  # there is no energy, nor a Hessian that is symmetric

@@ -28,9 +28,9 @@ UNBALANCED = 4  # first steps, which mostly reach the equilibrium where no unit 
 
 
 class Step(NamedTuple):
-    """One step, layer by layer: the variables before, what they should be by drive and message, and those moved to; the
-    drives and the signals that made them; the messages heard, the feedback sent, and for each layer the units that a
-    kink holds, where kinks were balanced at all. A clamped output hears nothing."""
+    """One step: the variables before, what they should be by drive and message, and those moved to; the drives and the
+    signals that made them; the messages heard, none by a clamped output; the feedback of layers that send any to others
+    and the variables that it is sent from; the units of each layer that a kink holds, where kinks were balanced."""
 
     before: Sequence[Batch]
     answers: list[Batch]
@@ -38,7 +38,8 @@ class Step(NamedTuple):
     drives: list[Drive]
     signals: list[Batch]
     messages: list[Batch | None]
-    feedback: list[Batch]
+    feedback: dict[int, Batch]
+    senders: Sequence[Batch]
     held: list[Held] | None
 
 
@@ -58,8 +59,9 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
     """One pass down: moves every layer by its step and sends its message along its edges; where the step ``before`` is
     given, with units balanced on their kinks."""
     top, clamps, inner, gains = len(u) - 1, pull.clamps, space.network.inner, space.gains
-    moved, answers, feedback = list(u), list(u), list(u)
+    moved, answers = list(u), list(u)
     messages: list[Batch | None] = [None] * len(u)
+    senders, feedback = moved if sweeps else u, dict[int, Batch]()
     held: list[Held] | None = None
     if before is not None:
         held, drives = [None] * len(u), list(drives)
@@ -73,10 +75,11 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
                 t = messages[l] = pull.message(space.state(u[l], drive))
             answers[l], size = space.respond(l, drive, t), sizes[l]
             moved[l] = answers[l] if isinstance(size, float) and size == 1 else torch.lerp(u[l], answers[l], size)
-        sender = moved[l] if sweeps else u[l]
-        feedback[l] = space.feedback(l, sender, drive)
+        if not inner[l]:  # what hears the input alone moves nobody
+            continue
+        feedback[l] = space.feedback(l, senders[l], drive)
         if before is not None and held is not None:
-            feedback[l], held[l] = balanced(space, l, sender, drive, feedback[l], before.feedback[l], softness)
+            feedback[l], held[l] = balanced(space, l, senders[l], drive, feedback[l], before.feedback[l], softness)
             if space.mixes[l]:
                 drive = shared(space, l, drive, feedback[l], before.feedback[l], before.drives[l], softness)
                 drives[l] = drive
@@ -84,7 +87,7 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
             message, heard, gain = space.down(l, edge, feedback[l], drive), messages[below], gains[l][edge]
             message = message if gain == 1 else gain * message
             messages[below] = message if heard is None else heard + message
-    return Step(u, answers, moved, drives, signals, messages, feedback, held)
+    return Step(u, answers, moved, drives, signals, messages, feedback, senders, held)
 
 
 def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals: list[Batch], pull: Pull,
@@ -128,17 +131,14 @@ def held_pass(space: Coordinates, pull: Pull) -> Step:
     return descend(space, u, drives, signals, pull, True, [1.0] * len(u))
 
 
-def arrived(space: Coordinates, step: Step) -> Step:
-    """The same with drives, signals and feedback at the states that the step has moved to, where they are derivatives
-    of the energy. A clamped output, which hears nothing, stays at its target."""
+def arrived(space: Coordinates, pull: Pull, step: Step) -> Step:
+    """A step of size 0 from where another has moved to, with derivatives of the energy there."""
     drives, signals = ascend(space, step.moved, step.drives)
-    moved = list(step.moved)
-    if step.messages[-1] is None:
-        moved[-1] = space.from_state(space.state(moved[-1], step.drives[-1]), drives[-1])
-    feedback = [space.feedback(l, u, drives[l]) for l, u in enumerate(moved)]
-    if step.held is not None:
-        for l, (u, before) in enumerate(zip(moved, step.feedback)):
-            feedback[l] = balanced(space, l, u, drives[l], feedback[l], before, 1.0)[0]
-            if space.mixes[l]:
-                drives[l] = shared(space, l, drives[l], feedback[l], before, step.drives[l], 1.0)
-    return step._replace(before=moved, moved=moved, drives=drives, signals=signals, feedback=feedback)
+    balancing = None if step.held is None else step
+    return descend(space, step.moved, drives, signals, pull, True, [0.0] * len(drives), balancing)
+
+
+def sent(space: Coordinates, step: Step) -> list[Batch]:
+    """The feedback of every layer, that of those which hear the input alone included."""
+    return [step.feedback[l] if l in step.feedback else space.feedback(l, u, drive)
+            for l, (u, drive) in enumerate(zip(step.senders, step.drives))]

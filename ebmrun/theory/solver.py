@@ -108,14 +108,14 @@ def decided(how: Relaxation, space: Coordinates, pull: Pull) -> tuple[str, float
     return ("conjugate", 1.0) if space.energy.feedforward else ("adaptive", FIRST_STEP_SIZE)
 
 
-def read(space: Coordinates, phase: Relaxed, how: Relaxation) -> Step:
+def read(space: Coordinates, pull: Pull, phase: Relaxed, how: Relaxation) -> Step:
     """The step whose signals and messages the learning rule multiplies.
 
     A held pass and a converged sweep have them at hand, the latter within its tolerance. Otherwise they are taken at
     the states that were reached, so that they are the derivatives of the energy there, not one step before.
     """
     at_hand = how.frozen or (how.order == "sweep" and phase.converged)
-    return phase.last if at_hand else arrived(space, phase.last)
+    return phase.last if at_hand else arrived(space, pull, phase.last)
 
 
 class Left(NamedTuple):

@@ -223,6 +223,16 @@ def test_a_slope_is_evaluated_no_more_often_than_newton_needs(monkeypatch: pytes
             assert len(asked) <= (most if function == energy.error else 1)
 
 
+def test_the_first_layer_s_message_is_asked_for_by_the_learning_rule_alone(monkeypatch: pytest.MonkeyPatch):
+    """Each sweep asks every layer for its answer and every layer above the first for its message, once each."""
+    network, asked, honest = NETWORKS["mlp"](), [], PredictiveByValue.value
+    monkeypatch.setattr(PredictiveByValue, "value", lambda *given: asked.append(1) or honest(*given))
+    x, y = batch(network)
+    estimate = member(PredictiveByValue(), stencil("single", 1e-4), network, tol=1e-2).estimate(network, x, y)
+    assert estimate.converged
+    assert len(asked) == estimate.steps * (2 * network.depth - 1) + 1
+
+
 def test_a_message_of_zero_moves_nothing():
     f, (a, t) = activation("tanh"), sample(torch.float32, 0.0)
     for energy in (PredictiveByValue(), Quartic(), Precise()):

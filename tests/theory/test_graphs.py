@@ -37,9 +37,10 @@ def test_the_rule_where_winners_of_maxima_change(name, coordinates):
         stacked = free.repeat(len(weights))
         shifts = [0.1 * torch.randn(s.shape, generator=draw, dtype=s.dtype) for s in stacked.states]
         space = learning.coordinates(network, stacked)
-        step = next(steps(space, Pull.stacked(learning.cost, y, learning.nudge.strengths), "sweep", 1.0))
+        pull = Pull.stacked(learning.cost, y, learning.nudge.strengths)
+        step = next(steps(space, pull, "sweep", 1.0))
         moved = [s + d for s, d in zip(stacked.states, shifts)] if coordinates == "state" else shifts
-        at = arrived(space, step._replace(moved=moved))
+        at = arrived(space, pull, step._replace(moved=moved))
         found = learning.learning_rule(space, at)
     assert any(piece is not None and not torch.equal(piece.places, before.places)
                for drive, rest in zip(at.drives, stacked.drives) for piece, before in zip(drive.pieces, rest.pieces))

@@ -348,9 +348,10 @@ def test_what_is_read_before_it_settles_is_the_energy_s_gradient_there(energy, a
     with torch.no_grad():
         free, _ = learning.free_equilibrium(network, x)
         space = learning.coordinates(network, free)
-        phase = relax(space, Pull(learning.cost, 3 * y, math.inf), learning.relaxation, 3)
-        at = read(space, phase, learning.relaxation)
-        states = [space.state(u, drive) for u, drive in zip(at.before, at.drives)]
+        pull = Pull(learning.cost, 3 * y, math.inf)
+        phase = relax(space, pull, learning.relaxation, 3)
+        at = read(space, pull, phase, learning.relaxation)
+        states = [space.state(u, drive) for u, drive in zip(at.moved, at.drives)]
         found = learning.learning_rule(space, at)
     torch.testing.assert_close(states[-1], 3 * y, rtol=0, atol=1e-12)
     for mine, right in zip(found, gradient_at(network, learning.energy, x, states), strict=True):
