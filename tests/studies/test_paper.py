@@ -11,7 +11,8 @@ import yaml
 from program import composed
 
 from ebmrun.experiment import build
-from ebmrun.studies.paper import Inference, Mode, Scene, by_strength, distance
+from ebmrun.studies.paper.inference import Inference, Mode, Scene, distance
+from ebmrun.studies.paper.study import by_strength
 from ebmrun.theory.architectures import mlp
 from ebmrun.theory.cost import SquaredError
 from ebmrun.theory.energies import Predictive

@@ -173,7 +173,7 @@ def test_a_run_is_named_by_what_it_sets(words: list[str], name: str) -> None:
 
 @pytest.mark.parametrize(("path", "name"), [
     ("ebmrun.training.run.train", "train"), ("ebmrun.studies.certify.study.run", "certify"),
-    ("ebmrun.studies.paper.run", "paper"), ("mine.probe", "probe")])
+    ("ebmrun.studies.search.run", "search"), ("mine.probe", "probe")])
 def test_a_job_has_the_type_of_its_study(path: str, name: str) -> None:
     assert study({"study": {"run": path}}) == name
 
