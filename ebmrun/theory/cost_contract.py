@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.activations import Activation
-from ebmrun.theory.cost import Cost
+from ebmrun.theory.cost import Cost, Output
 
 EXAMPLES = 16
 
-Output = Float[Tensor, "batch classes"]
 
 
 def require_consistent(cost: Cost, f: Activation, like: Float[Tensor, "classes"]) -> None:

@@ -9,17 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.theory.affine import Map
-from ebmrun.theory.algorithm import Estimate
+from ebmrun.theory.algorithm import Estimate, Output
 from ebmrun.theory.cost import Cost
+from ebmrun.theory.equilibrium import Batch
 from ebmrun.theory.network import Network
 from ebmrun.theory.references import Backprop
-
-Batch = Float[Tensor, "batch ..."]
-Output = Float[Tensor, "batch classes"]
 
 
 class ByAdjoint(torch.autograd.Function):

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ebmrun.theory.columns import column
 from ebmrun.theory.cost import Cost, Output
-
-Batch = Inexact[Tensor, "_ ..."]
+from ebmrun.theory.equilibrium import Batch
 
 
 @dataclass(slots=True)

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Float, Inexact
+from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import ConfigError
 from ebmrun.theory.coordinates import Term
-from ebmrun.theory.cost import Cost
+from ebmrun.theory.cost import Cost, Output
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.stencil import Nudge
 
-Output = Inexact[Tensor, "batch classes"]
 Signs = Float[Tensor, "batch 1"]  # 1 or -1
 
 

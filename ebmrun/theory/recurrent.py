@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ebmrun.errors import ConfigError, Diverged
-from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.network import Network
 from ebmrun.theory.references import Implicit, pulled_back, tightest
 from ebmrun.theory.solver import Relaxed
-
-Batch = Float[Tensor, "batch ..."]
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,17 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ebmrun.errors import Diverged
-from ebmrun.theory.algorithm import Estimate, Prediction
+from ebmrun.theory.algorithm import Estimate, Output, Prediction
 from ebmrun.theory.coordinates import State
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import descend
 from ebmrun.theory.solver import Relaxed
-
-Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
-Output = Float[Tensor, "batch classes"]
 
 
 @dataclass(frozen=True)

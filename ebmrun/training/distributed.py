@@ -20,12 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ebmrun.errors import RunError
-from ebmrun.theory.algorithm import Algorithm, Estimate, Prediction, Stepwise
+from ebmrun.theory.algorithm import Algorithm, Estimate, Output, Prediction, Stepwise
+from ebmrun.theory.equilibrium import Batch
 from ebmrun.theory.network import Network
 from ebmrun.training.launch import launched
-
-Batch = Float[Tensor, "batch ..."]
-Output = Float[Tensor, "batch classes"]
 
 
 @dataclass(frozen=True)

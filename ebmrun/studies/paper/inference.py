@@ -21,7 +21,7 @@ from ebmrun.data.sets import batches
 from ebmrun.experiment import Parts
 from ebmrun.theory.coordinates import Coordinates, summed
 from ebmrun.theory.cost import Cost
-from ebmrun.theory.equilibrium import FreeEquilibrium
+from ebmrun.theory.equilibrium import Batch, FreeEquilibrium
 from ebmrun.theory.initial_weights import initialise
 from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Layer, Network
@@ -30,7 +30,6 @@ from ebmrun.theory.relaxation import Step, arrived, steps
 from ebmrun.theory.relaxing import Relaxation
 from ebmrun.theory.solver import read, relax
 
-Batch = Float[Tensor, "batch ..."]  # of any layer: their shapes differ
 Row = dict[str, float]
 
 
