@@ -21,7 +21,7 @@ from ebmrun.report import markdown
 
 WORDS = ("algo", "nudge", "nudge.random_sign")
 BASELINE = "equilibrium propagation, centered"
-KEYS = ("test/accuracy", "test/loss", "alignment/angle", "alignment_implicit/angle", "relax/converged", "time/step_ms")
+KEYS = ("test/accuracy", "test/loss", "alignment/angle", "alignment_implicit/angle", "relax/converged")
 
 
 class Rule(NamedTuple):
@@ -91,10 +91,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                       f"{np.median(numbers['alignment/angle']):.3g}°",
                       f"{np.median(numbers['alignment_implicit/angle']):.3g}°",
                       f"{error.max():.1f}", f"{numbers['relax/converged'].mean():.0%}",
-                      f"{np.median(numbers['time/step_ms']):.2g}",
                       "" if published is None else f"{published:.1f}"])
     return markdown.table(["rule", "seeds", "test error, %", "minus centered, points (95% interval)", "test loss",
-                           "angle to backprop", "angle to implicit", "worst seed, %", "converged", "ms a step",
+                           "angle to backprop", "angle to implicit", "worst seed, %", "converged",
                            "published on CIFAR-10, %"], lines)
 
 
