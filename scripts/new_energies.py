@@ -44,7 +44,8 @@ class Normalised(EnergyLearning):
         free, _ = self.free_equilibrium(network, x)
         space, pull = self.around(network, free, y)
         sizes = self.cost.gradient(free.states[-1], y).norm(dim=1, keepdim=True)
-        found = relax(space, replace(pull, strength=pull.strength / sizes), self.relaxation, self.relaxation.max_steps)
+        pull = replace(pull, strength=pull.strength / sizes)
+        found = relax(space, pull, self.relaxation, self.relaxation.max_steps)
         at = read(space, pull, found, self.relaxation)
         heard = [m * sizes.view(-1, *[1] * (m.ndim - 1)) for m in sent(space, at)]
         gradients = self.learning_rule(space, at._replace(feedback=dict(enumerate(heard))))

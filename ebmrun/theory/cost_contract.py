@@ -14,7 +14,6 @@ from ebmrun.theory.cost import Cost, Output
 EXAMPLES = 16
 
 
-
 def require_consistent(cost: Cost, f: Activation, like: Float[Tensor, "classes"]) -> None:
     """Checks a cost on states in the range of the output units f and on one-hot targets, as many as ``like`` has
     entries, in its precision and on its device:

@@ -40,12 +40,20 @@ def by_row(number: Softness, like: Batch) -> float | Batch:
     return number if isinstance(number, float) else number.view(-1, *[1] * (like.ndim - 1))
 
 
-def balanced(
-    space: Coordinates, l: int, u: Batch, drive: Drive, feedback: Batch, before: Batch, softness: Softness
-) -> tuple[Batch, Held]:
-    """The feedback of layer l, given that of the step before, with the units that a kink holds.
+def balanced(space: Coordinates, l: int, u: Batch, drive: Drive, feedback: Batch, before: Batch, then: Drive,
+             softness: Softness) -> tuple[Batch, Held, Drive]:
+    """The feedback of layer l, given that of the step ``before`` and the drive that it had then, with the units that a
+    kink holds, and the drive with winners that share.
 
     ``softness`` times the compliance is c: 1 where every step goes all the way, more where it does not."""
+    feedback, held = on_kinks(space, l, u, drive, feedback, before, softness)
+    return feedback, held, shared(space, l, drive, feedback, before, then, softness) if space.mixes[l] else drive
+
+
+def on_kinks(
+    space: Coordinates, l: int, u: Batch, drive: Drive, feedback: Batch, before: Batch, softness: Softness
+) -> tuple[Batch, Held]:
+    """The feedback of layer l with the units that a kink of its activation holds."""
     kinks, compliance = space.activations[l].kinks, space.compliance.drives[l]
     if not kinks or compliance is None or not space.energy.jumps:
         return feedback, None

@@ -17,7 +17,7 @@ import torch
 
 from ebmrun.theory.coordinates import Coordinates
 from ebmrun.theory.equilibrium import Batch, Drive
-from ebmrun.theory.kinks import Held, Softness, balanced, shared
+from ebmrun.theory.kinks import Held, Softness, balanced
 from ebmrun.theory.nudge import Pull
 
 Size = float | Batch  # of a step: one number, or one a row
@@ -79,10 +79,9 @@ def descend(space: Coordinates, u: Sequence[Batch], drives: list[Drive], signals
             continue
         feedback[l] = space.feedback(l, senders[l], drive)
         if before is not None and held is not None:
-            feedback[l], held[l] = balanced(space, l, senders[l], drive, feedback[l], before.feedback[l], softness)
-            if space.mixes[l]:
-                drive = shared(space, l, drive, feedback[l], before.feedback[l], before.drives[l], softness)
-                drives[l] = drive
+            feedback[l], held[l], drive = balanced(space, l, senders[l], drive, feedback[l], before.feedback[l],
+                                                   before.drives[l], softness)
+            drives[l] = drive
         for edge, below in inner[l]:
             message, heard, gain = space.down(l, edge, feedback[l], drive), messages[below], gains[l][edge]
             message = message if gain == 1 else gain * message
@@ -132,10 +131,16 @@ def held_pass(space: Coordinates, pull: Pull) -> Step:
 
 
 def arrived(space: Coordinates, pull: Pull, step: Step) -> Step:
-    """A step of size 0 from where another has moved to, with derivatives of the energy there."""
+    """The same with drives, signals and feedback at the states moved to, where they are derivatives of the energy."""
     drives, signals = ascend(space, step.moved, step.drives)
-    balancing = None if step.held is None else step
-    return descend(space, step.moved, drives, signals, pull, True, [0.0] * len(drives), balancing)
+    moved, feedback = list(step.moved), dict[int, Batch]()
+    if pull.clamps:
+        moved[-1] = space.from_state(pull.targets, drives[-1])
+    for l, before in step.feedback.items():
+        drive, feedback[l] = drives[l], space.feedback(l, moved[l], drives[l])
+        if step.held is not None:
+            feedback[l], _, drives[l] = balanced(space, l, moved[l], drive, feedback[l], before, step.drives[l], 1.0)
+    return step._replace(before=moved, moved=moved, senders=moved, drives=drives, signals=signals, feedback=feedback)
 
 
 def sent(space: Coordinates, step: Step) -> list[Batch]:

@@ -125,8 +125,8 @@ class Inference:
 
     @staticmethod
     def states(space: Coordinates, at: Step) -> list[Batch]:
-        """x_1..x_{L-1} at a step that has arrived."""
-        return [space.state(u, drive) for u, drive in zip(at.moved, at.drives)]
+        """x_1..x_{L-1}, where the drives of the step are theirs."""
+        return [space.state(u, drive) for u, drive in zip(at.before, at.drives)]
 
     def energies(self, states: Sequence[Batch]) -> Row:
         """The internal energy, the loss, and the total F."""

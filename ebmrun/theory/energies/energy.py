@@ -12,13 +12,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Inexact
-from torch import Tensor
-
 from ebmrun.errors import ConfigError
-from ebmrun.theory.activations import Activation
-
-Batch = Inexact[Tensor, "batch *units"]
+from ebmrun.theory.activations.abstract import Activation, Batch
 
 
 @dataclass(frozen=True)
