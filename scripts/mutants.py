@@ -161,8 +161,6 @@ MUTANTS = [
            "True, [1.0] * len(u))", "True, [1.0] * (len(u) - 1) + [pull.step])"),
     Mutant("the first layer's gradient by its own state", "ebmrun/theory/relaxation.py",
            "else space.feedback(l, u, drive)\n", "else u\n"),
-    Mutant("the two sides of a kink swapped", "ebmrun/theory/kinks.py",
-           "for side in (-aside, aside))", "for side in (aside, -aside))", "kinks"),
     Mutant("synchronous order that sweeps", "ebmrun/theory/relaxation.py",
            "senders, feedback = moved if sweeps else u,", "senders, feedback = moved,", "relaxation"),
     Mutant("residual relative to the state", "ebmrun/theory/solver.py",
