@@ -52,6 +52,8 @@ class Machine:
 class NoisyState(State):
     """States of a machine: a displacement is told from them by their digits, as a machine would."""
 
+    independent = False
+
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium, machine: Machine) -> None:
         super().__init__(network, energy, free)
         self.machine, self.descends = machine, False

@@ -40,12 +40,11 @@ class Coordinates(ABC):
     """The variables u_l around a free equilibrium, and the functions that a relaxation and the learning rule ask for.
 
     ``exact``: a displacement keeps its digits however small it is; ``relative``: signals count from x0; ``balances``:
-    units may rest on kinks; ``kinked``: there are some; ``descends``: equilibria are minima of an energy; ``mixes``:
-    the layers that take maxima of states; ``gains``: gamma^(h_k - h_l) for each edge from layer k to layer l."""
+    units may rest on kinks; ``kinked``: some may; ``descends``: equilibria are minima; ``independent``: rows relax by
+    themselves; ``mixes``: layers that take maxima of states; ``gains``: gamma^(h_k - h_l) of edges from k to l."""
 
-    exact = False
-    relative = False
-    balances = True
+    exact = relative = False
+    balances = independent = True
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium) -> None:
         self.network, self.energy, self.free = network, energy, free

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ebmrun.theory.affine import Piece
+from ebmrun.theory.affine import MaxPool2d, Piece
 from ebmrun.theory.coordinates import Coordinates, Start, Term
 from ebmrun.theory.energies.differences import ExactDisplacement, Subtraction
 from ebmrun.theory.energies.energy import Energy
@@ -82,10 +82,10 @@ class Displacement(Coordinates):
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         """J^T (m0 + dm) - J0^T m0, where the map has changed its piece; elsewhere J^T dm."""
         affine, piece, before = self.edges[l][edge][1], drive.pieces[edge], self.free.drives[l].pieces[edge]
-        if piece is None or before is None:
+        if not (isinstance(affine, MaxPool2d) and piece and before):
             return affine.adjoint(message)
         switched = torch.where(piece.places == before.places, 0, self.free.feedback[l])
-        return affine.adjoint(message + switched, piece) - affine.adjoint(switched, before)
+        return affine.inner.adjoint(affine.unpooled(message + switched, piece) - affine.unpooled(switched, before))
 
     def terms(
         self, l: int, edge: int, message: Batch, signals: Sequence[Batch], drive: Drive, weights: Weights

@@ -24,7 +24,8 @@ from ebmrun.theory.learning import EnergyLearning
 from ebmrun.theory.network import Network
 from ebmrun.theory.pulling import Signs, pull_of
 from ebmrun.theory.relaxation import steps
-from ebmrun.theory.solver import diverged, residual
+from ebmrun.theory.residual import residual
+from ebmrun.theory.solver import diverged
 
 
 class IncrementalLearning(EnergyLearning):

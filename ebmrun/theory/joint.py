@@ -39,6 +39,7 @@ class Joint(Error):
     stationary point of differences is no minimum."""
 
     balances = False
+    independent = False
 
     def __init__(self, network: Network, energy: Energy, free: FreeEquilibrium, nudge: Nudge) -> None:
         super().__init__(network, energy, free)

@@ -101,15 +101,16 @@ def in_two_colours(space: Coordinates, u: Sequence[Batch], drives: list[Drive], 
                            messages=[a if e else b for e, a, b in zip(even, first.messages, second.messages)])
 
 
-def steps(
-    space: Coordinates, pull: Pull, order: str, step_size: float, unbalanced: int = UNBALANCED
-) -> Generator[Step, Proposal | None]:
-    """The dynamics from the free equilibrium that the coordinates start at, step by step without end: the layers one
-    after another (``sweep``), every other layer (``even_odd``), or all at once (``synchronous``). Send it a proposal to
-    go on from elsewhere, or by steps of another size."""
+def steps(space: Coordinates, pull: Pull, order: str, step_size: float, unbalanced: int = UNBALANCED,
+          last: Step | None = None) -> Generator[Step, Proposal | None]:
+    """The dynamics from the free equilibrium that the coordinates start at, or on from the ``last`` step, without end:
+    layers one after another (``sweep``), every other one (``even_odd``), or all at once (``synchronous``). Send it a
+    proposal to go on from elsewhere, or by steps of another size."""
     start, still, signals = space.start()
     u: Sequence[Batch] = start
-    drives, before, count = still, None, 0
+    drives, before, count = still, last if unbalanced <= 0 and space.kinked else None, 0
+    if last:
+        drives, signals = ascend(space, u := last.moved, still)
     output = 1.0 if order == "synchronous" else pull.step
     while True:
         sizes = [*[step_size] * (len(u) - 1), step_size * output]

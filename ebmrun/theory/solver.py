@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Generator
 from dataclasses import replace
-from operator import truediv
 from typing import NamedTuple
 
 import torch
@@ -13,17 +13,22 @@ import torch
 from ebmrun.errors import Diverged
 from ebmrun.theory.anderson import Anderson
 from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
-from ebmrun.theory.coordinates import Coordinates, State
+from ebmrun.theory.coordinates import Coordinates
+from ebmrun.theory.narrowing import Narrowing, taken
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
 from ebmrun.theory.relaxation import UNBALANCED, Proposal, Step, arrived, held_pass, steps
 from ebmrun.theory.relaxing import Relaxation
+from ebmrun.theory.residual import UNMEASURED, residual
 
 # What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
 ENOUGH, FIRST = 0.3, 0.01
 PATIENCE, PROGRESS, NEAR = 5, 0.2, 0.02  # where there are kinks: every so many sweeps, what these may leave, or less
-SQUARABLE = (1e-15, 1e15)  # norms whose squares float32 can hold; others are taken in float64, at twice the time
+
+
+Dynamics = Generator[Step, Proposal | None]
+Onward = Callable[[Coordinates, Pull, Step], Dynamics] | None  # from a step
 
 
 class Relaxed(NamedTuple):
@@ -56,30 +61,46 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
     acceleration, step_size = decided(how, space, pull)
     unbalanced = 1 if True in space.mixes else 2 if acceleration == "conjugate" else UNBALANCED
     dynamics = steps(space, pull, how.order, step_size, unbalanced)
+
+    def swept(space: Coordinates, pull: Pull, step: Step) -> Dynamics:
+        return steps(space, pull, how.order, step_size, unbalanced - count, step)
+
+    # How those go on that the others leave behind; None for a way that begins at the free equilibrium alone.
+    onward: Onward = None if acceleration == "anderson" else swept
+    descending: Onward = None if space.energy.feedforward else conjugate_steps_from
     anderson = Anderson() if acceleration == "anderson" else None
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
     sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
     proposal: Proposal | None = None
-    left, last, best = UNMEASURED, FIRST / ENOUGH, math.inf
+    left, last, best, narrowing = UNMEASURED, FIRST / ENOUGH, math.inf, Narrowing(space)
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
         if count == max_steps or (count > unread and (over or (how.tol and count % how.check_every == 0))):
-            left = residual(space, step, pull)
+            left = residual(space, step, pull, narrowing.norms)
             if math.isnan(left.residual):
                 raise diverged(step, pull, count, step_size)
             if count == max_steps or (left.residual <= how.tol and count > 1):
                 lost = left.drowned if left.residual >= (how.tol or 1) else None
                 found = how if over is None else replace(how, acceleration="adaptive", step_size=step_size)
                 ahead = over.unread(how.tol) if over else 1
+                step = narrowing.whole(step)
                 return Relaxed(step, count, found, left.residual, left.residual <= how.tol, lost, ahead)
             if over:
                 over.follow(step_size * math.hypot(*left.gaps))
                 step_size = over.step_size
                 proposal = step.moved, step_size
                 if over.slow:
-                    how, over, proposal = replace(how, acceleration="conjugate", step_size=1.0), None, None
-                    dynamics, step_size = conjugate_steps_from(space, pull, step), 1.0
+                    how, over, step_size = replace(how, acceleration="conjugate", step_size=1.0), None, 1.0
+                    proposal, onward = None, conjugate_steps_from
+                    dynamics = onward(space, pull, step)
+            rows = narrowing.unsettled(left, how.tol) if onward else None
+            if rows is not None and onward:
+                space, pull, step = narrowing.part(space, pull, step, left, rows)
+                sweeps = sweeps and [taken(space, each, rows) for each in sweeps]
+                dynamics, proposal = onward(space, pull, step), None
+                if over:
+                    over.change = 0.0  # the next is that of fewer
         if anderson:
             proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
@@ -88,10 +109,11 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
             if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
                     if not left.residual <= max(PROGRESS * best, NEAR):
-                        dynamics, sweeps = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), None
+                        dynamics, onward = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), descending
+                        sweeps = None
                     best = left.residual
             elif pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
-                dynamics, sweeps = conjugate_steps(space, pull, sweeps), None
+                dynamics, sweeps, onward = conjugate_steps(space, pull, sweeps), None, descending
             last = left.residual if count > 1 else last
     raise AssertionError("unreachable: the last step returns")
 
@@ -116,66 +138,6 @@ def read(space: Coordinates, pull: Pull, phase: Relaxed, how: Relaxation) -> Ste
     """
     at_hand = how.frozen or (how.order == "sweep" and phase.converged)
     return phase.last if at_hand else arrived(space, pull, phase.last)
-
-
-class Left(NamedTuple):
-    """What a step leaves to do: the residual, the layer whose digits it rests on, if they are lost, and ||answer - u||
-    of each layer."""
-
-    residual: float
-    drowned: int | None
-    gaps: list[float]
-
-
-UNMEASURED = Left(math.nan, None, [])
-
-
-def residual(space: Coordinates, step: Step, pull: Pull) -> Left:
-    """The largest over layers of ||answer - u|| / ||moved - start||; NaN where a state is no number.
-
-    Where a variable holds the whole state, half a digit of that counts as left to move under a nudge, and everywhere
-    the smallest number that there is: what is below it cannot be seen. A layer that has not moved counts 1, unless
-    nothing pulls on it (``silent``).
-    """
-    depth, states = len(step.answers), space.free.states
-    moved = torch._foreach_sub(step.moved, states) if isinstance(space, State) else step.moved
-    parts = [*torch._foreach_sub(step.answers, list(step.before)), *moved]
-    blurred = not (space.exact or pull.rests)
-    parts = parts + states if blurred else parts
-    norms, clamped = torch.stack(torch._foreach_norm(parts)).tolist(), depth - 1 if pull.clamps else None
-    # A clamped output has a gap of 0 once it has its target.
-    if not all(SQUARABLE[0] < norm < SQUARABLE[1] or (norm == 0 and l == clamped) for l, norm in enumerate(norms)):
-        wide = torch.promote_types(parts[0].dtype, torch.float64)
-        norms = torch.stack(torch._foreach_norm(parts, dtype=wide)).real.tolist()
-        if not all(map(math.isfinite, norms)):
-            return UNMEASURED
-    elif not blurred:
-        return Left(max(map(truediv, norms, norms[depth:])), None, norms[:depth])
-    info = torch.finfo(moved[0].dtype)
-    half, least = info.eps / 2 if blurred else 0.0, info.tiny * info.eps
-    worst, drowned = 0.0, None
-    for l, (gap, way, digit) in enumerate(zip(norms, norms[depth:], norms[2 * depth :] or [0.0] * depth)):
-        digit = half * digit + least * math.sqrt(moved[l].numel())
-        left = max(gap, digit) / way if way else float(gap > 0 or not (pull.rests or silent(space, step, l)))
-        if left > worst:
-            worst, drowned = left, l if digit >= gap else None
-    return Left(worst, drowned, norms[:depth])
-
-
-def silent(space: Coordinates, step: Step, l: int) -> bool:
-    """Whether a layer that has not moved has no reason to: its message is zero and none that was lost on its way, each
-    layer above having sent zero for a slope of zero or for being silent itself; or its own slope is zero."""
-    info = torch.finfo(step.moved[l].dtype)
-    counts = info.tiny / info.eps  # a number with all its digits
-    message = step.messages[l]
-    if message is None:
-        return True
-    size = float(message.abs().max())
-    if size > 0:
-        return space.exact and size > counts
-    above = [m for m, edges in enumerate(space.edges) for source, _ in edges if source == l + 1]
-    return all(float(step.feedback[m].abs().max()) == 0 and
-               (float(step.moved[m].abs().max()) > counts or silent(space, step, m)) for m in above)
 
 
 def diverged(step: Step, pull: Pull, count: int, step_size: float) -> Diverged:

@@ -29,6 +29,33 @@ class Winners(NamedTuple):
         """Those of the first examples, without ties."""
         return Winners(self.places[:examples], self.image[:examples])
 
+    def take(self, rows: Int64[Tensor, " rows"]) -> Winners:
+        """Those of some rows, in ascending order."""
+        places, image = self.places[rows], self.image[rows]
+        if self.ties is None or self.shares is None:
+            return Winners(places, image)
+        each = self.places[0].numel()
+        place = torch.full((len(self.places),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        row = place[self.ties // each]
+        return Winners(places, image, (row * each + self.ties % each)[row >= 0], self.shares[row >= 0])
+
+    def put(self, rows: Int64[Tensor, " rows"], other: Winners) -> Winners:
+        """The same with those of some rows, in ascending order, replaced."""
+        places, image = self.places.index_copy(0, rows, other.places), self.image.index_copy(0, rows, other.image)
+        each = self.places[0].numel()
+        parts = []
+        if self.ties is not None and self.shares is not None:
+            stay = torch.isin(self.ties // each, rows, invert=True)
+            parts.append((self.ties[stay], self.shares[stay]))
+        if other.ties is not None and other.shares is not None:
+            parts.append((rows[other.ties // each] * each + other.ties % each, other.shares))
+        if not parts:
+            return Winners(places, image)
+        ties, shares = map(torch.cat, zip(*parts))
+        order = ties.argsort()
+        return Winners(places, image, ties[order], shares[order])
+
     def at(self, squares: Int64[Tensor, " ties"]) -> tuple[Tensor, ...]:
         """Where squares of these numbers are: example, channel, row and column."""
         return torch.unravel_index(squares, self.places.shape)
