@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from ebmrun.theory.affine import Piece
@@ -23,7 +23,8 @@ from ebmrun.theory.relaxation import Step
 from ebmrun.theory.residual import Left
 
 Rows = Int64[Tensor, " rows"]
-OfBatches = Callable[..., Batch]
+Part = Shaped[Tensor, "..."]  # of a step: a batch, or a number without rows
+OfParts = Callable[..., Part]
 OfPieces = Callable[..., Piece]
 
 MARGIN = 0.1  # of the tolerance: what the others reach while the last ones settle, where all stay
@@ -83,11 +84,11 @@ def taken(narrow: Coordinates, step: Step, rows: Rows) -> Step:
     return step_of(*taking(rows), narrow.input, step)
 
 
-def taking(rows: Rows) -> tuple[OfBatches, OfPieces]:
+def taking(rows: Rows) -> tuple[OfParts, OfPieces]:
     """What takes some rows of a batch, once for all places that it stands at, and of a piece."""
-    made: dict[int, Batch] = {}
+    made: dict[int, Part] = {}
 
-    def take(x: Batch) -> Batch:
+    def take(x: Part) -> Part:
         if id(x) not in made:
             made[id(x)] = x[rows] if x.ndim else x
         return made[id(x)]
@@ -97,9 +98,9 @@ def taking(rows: Rows) -> tuple[OfBatches, OfPieces]:
 
 def put(wide: Step, rows: Rows, narrow: Step) -> Step:
     """A step of all rows with those of some replaced."""
-    made: dict[tuple[int, int], Batch] = {}
+    made: dict[tuple[int, int], Part] = {}
 
-    def batch(x: Batch, y: Batch) -> Batch:
+    def replaced(x: Part, y: Part) -> Part:
         if (id(x), id(y)) not in made:
             made[id(x), id(y)] = x.index_copy(0, rows, y) if x.ndim else x
         return made[id(x), id(y)]
@@ -107,28 +108,28 @@ def put(wide: Step, rows: Rows, narrow: Step) -> Step:
     if narrow.held is not None:
         nobody = [None if y is None else torch.zeros_like(x, dtype=torch.bool) for x, y in zip(wide.moved, narrow.held)]
         wide = wide._replace(held=[x if h is None else h for h, x in zip(wide.held or nobody, nobody)])
-    return step_of(batch, lambda x, y: x and y and x.put(rows, y), wide.signals[0], wide, narrow)
+    return step_of(replaced, lambda x, y: x and y and x.put(rows, y), wide.signals[0], wide, narrow)
 
 
-def step_of(batch: OfBatches, piece: OfPieces, inputs: Batch, *steps: Step) -> Step:
+def step_of(part: OfParts, piece: OfPieces, inputs: Batch, *steps: Step) -> Step:
     """The step that functions of batches and of pieces make of one or several, with its inputs."""
 
-    def each(lists: Sequence[Sequence[Batch]]) -> list[Batch]:
-        return [batch(*parts) for parts in zip(*lists)]
+    def each(lists: Sequence[Sequence[Part]]) -> list[Part]:
+        return [part(*parts) for parts in zip(*lists)]
 
-    def known(lists: Sequence[Sequence[Batch | None]]) -> list[Batch | None]:
-        return [None if parts[0] is None else batch(*parts) for parts in zip(*lists)]
+    def known(lists: Sequence[Sequence[Part | None]]) -> list[Part | None]:
+        return [None if parts[0] is None else part(*parts) for parts in zip(*lists)]
 
     before, answers, moved, drives, signals, messages, feedback, senders, held = zip(*steps)
     return Step(
-        each(before), each(answers), each(moved), [drive_of(batch, piece, *parts) for parts in zip(*drives)],
+        each(before), each(answers), each(moved), [drive_of(part, piece, *parts) for parts in zip(*drives)],
         [inputs, *each([these[1:] for these in signals])], known(messages),
-        {l: batch(*(these[l] for these in feedback)) for l in feedback[0]}, each(senders),
+        {l: part(*(these[l] for these in feedback)) for l in feedback[0]}, each(senders),
         None if held[0] is None else known(held))
 
 
-def drive_of(batch: OfBatches, piece: OfPieces, *drives: Drive) -> Drive:
+def drive_of(part: OfParts, piece: OfPieces, *drives: Drive) -> Drive:
     """The same for a drive."""
     pieces = tuple(piece(*parts) for parts in zip(*(drive.pieces for drive in drives)))
-    return Drive(batch(*(drive.a for drive in drives)), pieces, batch(*(drive.origin for drive in drives)),
-                 batch(*(drive.risen for drive in drives)))
+    return Drive(part(*(drive.a for drive in drives)), pieces, part(*(drive.origin for drive in drives)),
+                 part(*(drive.risen for drive in drives)))
