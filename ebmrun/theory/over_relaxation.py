@@ -5,7 +5,8 @@ shrink its changes by a ratio r, and with mu the spectral radius of synchronous 
 
     mu^2 = (r + w - 1)^2 / (r w^2),        w* = 2 / (1 + sqrt(1 - mu^2))
 
-where w* is the step size that settles fastest, at the ratio w* - 1. Other graphs come close to it.
+where w* is the step size that settles fastest, at the ratio w* - 1. Any larger w has the ratio w - 1, whatever mu is: it
+tells nothing of w*, and the step size goes back to where the ratio does. Other graphs come close to it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import math
 
 FIRST_STEP_SIZE = 1.1
 UNREAD = 4  # first sweeps that may go by before a step size is followed
-DAMPING = 0.7  # of the way to a new step size, for a ratio is not yet its limit
+DAMPING = 0.65  # of the way to a new step size, for a ratio is not yet its limit
+BACK = 0.65  # of w - 1, where w is too large
 SLOW = 1.5  # the step size at which each sweep leaves half, where conjugate gradients are faster
 
 
@@ -28,8 +30,10 @@ class OverRelaxation:
         """Take the change of one more sweep into account."""
         if self.change > 0:
             self.ratio = change / self.change
-            wanted = best(self.ratio, self.step_size)
-            self.step_size += DAMPING * (wanted - self.step_size)
+            if self.ratio <= self.step_size - 1:
+                self.step_size = 1 + BACK * (self.step_size - 1)
+            else:
+                self.step_size += DAMPING * (best(self.ratio, self.step_size) - self.step_size)
         self.change = change
 
     def unread(self, tol: float) -> int:
