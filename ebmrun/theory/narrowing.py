@@ -18,6 +18,7 @@ from torch import Tensor
 from ebmrun.theory.affine import Piece
 from ebmrun.theory.coordinates import Coordinates
 from ebmrun.theory.equilibrium import Batch, Drive, FreeEquilibrium
+from ebmrun.theory.kinks import Held
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.relaxation import Step
 from ebmrun.theory.residual import Left
@@ -25,6 +26,7 @@ from ebmrun.theory.residual import Left
 Rows = Int64[Tensor, " rows"]
 Part = Shaped[Tensor, "..."]  # of a step: a batch, or a number without rows
 OfParts = Callable[..., Part]
+Parted = tuple[Coordinates, Pull, Step]
 OfPieces = Callable[..., Piece]
 
 MARGIN = 0.1  # of the tolerance: what the others reach while the last ones settle, where all stay
@@ -35,40 +37,55 @@ class Narrowing:
     """Who has left: each time, the last step of those that were there, and the rows that went on; and ``norms``, of all
     who left, one for each difference that a residual measures."""
 
-    def __init__(self, space: Coordinates) -> None:
+    def __init__(self, space: Coordinates, pull: Pull) -> None:
+        self.space, self.pull = space, pull
         self.left: list[tuple[Step, Rows]] = []
         self.norms: list[float] = []
         self.examples = len(space.free.states[0])
         self.units = sum(x[0].numel() for x in space.free.states) if space.independent else 0
 
-    def unsettled(self, left: Left, tol: float) -> Rows | None:
-        """The rows that have to go on, where at most half do and the others are worth parting with."""
+    def parted(self, space: Coordinates, pull: Pull, step: Step, left: Left, tol: float) -> Parted | None:
+        """Coordinates, pull and step of the rows that have to go on, where at most half do and the others are worth
+        parting with; those of all again, and for good, where the way has shrunk so far that who left has not settled.
+        Nobody leaves while a layer has not moved: what hears nothing yet looks as if it had settled."""
         there, depth = len(left.parts[0]), len(left.gaps)
-        if there // 2 * self.units < WORTH:
+        ways = left.norms[depth : 2 * depth]
+        if any(gap > tol / 2 * way for gap, way in zip(self.norms, ways)):
+            self.units, step = 0, self.whole(step)
+            self.left, self.norms = [], []
+            return self.space, self.pull, step
+        if there // 2 * self.units < WORTH or not all(ways):
             return None
-        allowed = [MARGIN * tol * way / math.sqrt(self.examples) for way in left.norms[depth : 2 * depth]]
-        gaps = torch.stack([torch.linalg.vector_norm(gap.flatten(1), dim=1) for gap in left.parts[:depth]], 1)
+        allowed = [MARGIN * tol * way / math.sqrt(self.examples) for way in ways]
+        gaps = torch.stack([norms_of(gap.flatten(1), 1) for gap in left.parts[:depth]], 1)
         rows = (gaps > gaps.new_tensor(allowed)).any(1).nonzero().flatten()
-        return rows if 0 < len(rows) <= there // 2 else None
-
-    def part(
-        self, space: Coordinates, pull: Pull, step: Step, left: Left, rows: Rows
-    ) -> tuple[Coordinates, Pull, Step]:
-        """Coordinates, pull and step of some rows alone."""
-        leaves = torch.ones(len(left.parts[0]), dtype=torch.bool, device=rows.device)
+        if not 0 < len(rows) <= there // 2:
+            return None
+        leaves = torch.ones(there, dtype=torch.bool, device=rows.device)
         leaves[rows] = False
-        norms = torch.stack([torch.linalg.vector_norm(part[leaves]) for part in left.parts]).tolist()
+        norms = torch.stack([norms_of(part[leaves]) for part in left.parts]).tolist()
         self.norms = [math.hypot(*pair) for pair in zip(norms, self.norms)] if self.norms else norms
         self.left.append((step, rows))
         narrow = type(space)(space.network, space.energy, free_of(rows, space.free))
         strength = pull.strength if isinstance(pull.strength, float) else pull.strength[rows]
         return narrow, replace(pull, targets=pull.targets[rows], strength=strength), taken(narrow, step, rows)
 
+    def those(self, space: Coordinates, step: Step) -> Step:
+        """Of an earlier step of all, that of the rows that are there."""
+        for _, rows in self.left:
+            step = taken(space, step, rows)
+        return step
+
     def whole(self, step: Step) -> Step:
         """The last step of every example."""
         for wide, rows in reversed(self.left):
             step = put(wide, rows, step)
         return step
+
+
+def norms_of(part: Part, dim: int | None = None) -> Part:
+    """In float64: squares of small numbers have no place in float32."""
+    return torch.linalg.vector_norm(part, dim=dim, dtype=torch.promote_types(part.dtype, torch.float64)).real
 
 
 def free_of(rows: Rows, free: FreeEquilibrium) -> FreeEquilibrium:
@@ -105,10 +122,17 @@ def put(wide: Step, rows: Rows, narrow: Step) -> Step:
             made[id(x), id(y)] = x.index_copy(0, rows, y) if x.ndim else x
         return made[id(x), id(y)]
 
-    if narrow.held is not None:
-        nobody = [None if y is None else torch.zeros_like(x, dtype=torch.bool) for x, y in zip(wide.moved, narrow.held)]
-        wide = wide._replace(held=[x if h is None else h for h, x in zip(wide.held or nobody, nobody)])
+    if wide.held is not None or narrow.held is not None:  # a step that balances no kinks holds nobody
+        of_all, of_some = wide.held or [None] * len(wide.moved), narrow.held or [None] * len(wide.moved)
+        held = [(x, y) if x is y is None else (nobody(x, u), nobody(y, v))
+                for x, y, u, v in zip(of_all, of_some, wide.moved, narrow.moved)]
+        wide, narrow = (these._replace(held=list(each)) for these, each in zip((wide, narrow), zip(*held)))
     return step_of(replaced, lambda x, y: x and y and x.put(rows, y), wide.signals[0], wide, narrow)
+
+
+def nobody(held: Held, like: Batch) -> Held:
+    """Who is held, and none where that was not asked."""
+    return torch.zeros_like(like, dtype=torch.bool) if held is None else held
 
 
 def step_of(part: OfParts, piece: OfPieces, inputs: Batch, *steps: Step) -> Step:

@@ -5,8 +5,8 @@ shrink its changes by a ratio r, and with mu the spectral radius of synchronous 
 
     mu^2 = (r + w - 1)^2 / (r w^2),        w* = 2 / (1 + sqrt(1 - mu^2))
 
-where w* is the step size that settles fastest, at the ratio w* - 1. Any larger w has the ratio w - 1, whatever mu is: it
-tells nothing of w*, and the step size goes back to where the ratio does. Other graphs come close to it.
+where w* is the step size that settles fastest, at the ratio w* - 1. Any larger w has the ratio w - 1, whatever mu is,
+which tells nothing of w*: the step size goes back to where a ratio does. Other graphs come close to it.
 """
 
 from __future__ import annotations

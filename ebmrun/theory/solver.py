@@ -14,7 +14,7 @@ from ebmrun.errors import Diverged
 from ebmrun.theory.anderson import Anderson
 from ebmrun.theory.conjugate import conjugate_steps, conjugate_steps_from
 from ebmrun.theory.coordinates import Coordinates
-from ebmrun.theory.narrowing import Narrowing, taken
+from ebmrun.theory.narrowing import Narrowing
 from ebmrun.theory.network import Network
 from ebmrun.theory.nudge import Pull
 from ebmrun.theory.over_relaxation import FIRST_STEP_SIZE, OverRelaxation
@@ -24,6 +24,7 @@ from ebmrun.theory.residual import UNMEASURED, residual
 
 # What a plain sweep may leave of the residual, and two of all, or else conjugate gradients take over.
 ENOUGH, FIRST = 0.3, 0.01
+FIRST_SWEEPS = 2  # where there are kinks: from which conjugate gradients begin
 PATIENCE, PROGRESS, NEAR = 5, 0.2, 0.02  # where there are kinks: every so many sweeps, what these may leave, or less
 
 
@@ -65,14 +66,14 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
     def swept(space: Coordinates, pull: Pull, step: Step) -> Dynamics:
         return steps(space, pull, how.order, step_size, unbalanced - count, step)
 
-    # How those go on that the others leave behind; None for a way that begins at the free equilibrium alone.
-    onward: Onward = None if acceleration == "anderson" else swept
+    # How those go on that others leave behind; None for a way that begins at the free equilibrium alone.
+    onward: Onward = swept if how.order == "sweep" and acceleration != "anderson" else None
     descending: Onward = None if space.energy.feedforward else conjugate_steps_from
     anderson = Anderson() if acceleration == "anderson" else None
     over = OverRelaxation(step_size) if acceleration == "adaptive" else None
     sweeps: list[Step] | None = [] if acceleration == "conjugate" else None  # plain ones, for as long as they do
     proposal: Proposal | None = None
-    left, last, best, narrowing = UNMEASURED, FIRST / ENOUGH, math.inf, Narrowing(space)
+    left, last, best, narrowing = UNMEASURED, FIRST / ENOUGH, math.inf, Narrowing(space, pull)
     for count in range(1, max_steps + 1):
         step = dynamics.send(proposal) if proposal else next(dynamics)
         proposal = None
@@ -92,25 +93,23 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
                 proposal = step.moved, step_size
                 if over.slow:
                     how, over, step_size = replace(how, acceleration="conjugate", step_size=1.0), None, 1.0
-                    proposal, onward = None, conjugate_steps_from
-                    dynamics = onward(space, pull, step)
-            rows = narrowing.unsettled(left, how.tol) if onward else None
-            if rows is not None and onward:
-                space, pull, step = narrowing.part(space, pull, step, left, rows)
-                sweeps = sweeps and [taken(space, each, rows) for each in sweeps]
+                    dynamics, proposal, onward = conjugate_steps_from(space, pull, step), None, descending
+            parted = narrowing.parted(space, pull, step, left, how.tol) if onward and count > FIRST_SWEEPS else None
+            if parted and onward:
+                space, pull, step = parted
                 dynamics, proposal = onward(space, pull, step), None
                 if over:
-                    over.change = 0.0  # the next is that of fewer
+                    over.change = 0.0  # the next is that of others
         if anderson:
             proposal = anderson.propose(step.before, step.moved), step_size
         if sweeps is not None:
-            if count <= 2 or not space.kinked:
+            if count <= FIRST_SWEEPS or not space.kinked:
                 sweeps.append(step)
             if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
                     if not left.residual <= max(PROGRESS * best, NEAR):
-                        dynamics, onward = conjugate_steps(space, pull, sweeps[: 2 - pull.clamps]), descending
-                        sweeps = None
+                        first = [narrowing.those(space, sweep) for sweep in sweeps[: FIRST_SWEEPS - pull.clamps]]
+                        dynamics, sweeps, onward = conjugate_steps(space, pull, first), None, descending
                     best = left.residual
             elif pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
                 dynamics, sweeps, onward = conjugate_steps(space, pull, sweeps), None, descending

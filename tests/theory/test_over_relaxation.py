@@ -50,6 +50,17 @@ def test_it_waits_and_then_follows():
     assert over.slow
 
 
+@pytest.mark.parametrize("mu", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("first", [1.1, 1.9])
+def test_it_finds_the_best_step_size_from_below_and_from_above(mu, first):
+    """Of sweeps that shrink their changes by Young's ratio; beyond w* that is w - 1, whatever mu is."""
+    over, change = OverRelaxation(first), 1.0
+    for _ in range(60):
+        over.follow(change)
+        change *= spectral_radius(mu, over.step_size)
+    assert over.step_size == pytest.approx(2 / (1 + math.sqrt(1 - mu**2)), abs=1e-3)
+
+
 @pytest.mark.parametrize("ratio, tol, unread", [
     (0.1, 2e-3, 1), (0.2, 2e-3, 2), (0.3, 2e-3, 4), (0.9, 2e-3, 4), (1.2, 2e-3, 1), (0.3, 0.0, 1), (0.3, 1.0, 1)])
 def test_sweeps_that_cannot_meet_the_tolerance_are_not_measured(ratio, tol, unread):
