@@ -51,9 +51,7 @@ class Narrowing:
         there, depth = len(left.parts[0]), len(left.gaps)
         ways = left.norms[depth : 2 * depth]
         if any(gap > tol / 2 * way for gap, way in zip(self.norms, ways)):
-            self.units, step = 0, self.whole(step)
-            self.left, self.norms = [], []
-            return self.space, self.pull, step
+            return self.rejoined(step)
         if there // 2 * self.units < WORTH or not all(ways):
             return None
         allowed = [MARGIN * tol * way / math.sqrt(self.examples) for way in ways]
@@ -70,11 +68,10 @@ class Narrowing:
         strength = pull.strength if isinstance(pull.strength, float) else pull.strength[rows]
         return narrow, replace(pull, targets=pull.targets[rows], strength=strength), taken(narrow, step, rows)
 
-    def those(self, space: Coordinates, step: Step) -> Step:
-        """Of an earlier step of all, that of the rows that are there."""
-        for _, rows in self.left:
-            step = taken(space, step, rows)
-        return step
+    def rejoined(self, step: Step) -> Parted:
+        """Coordinates, pull and step of all rows, for good."""
+        step, self.left, self.norms, self.units = self.whole(step), [], [], 0
+        return self.space, self.pull, step
 
     def whole(self, step: Step) -> Step:
         """The last step of every example."""

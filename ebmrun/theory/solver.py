@@ -93,8 +93,10 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
                 proposal = step.moved, step_size
                 if over.slow:
                     how, over, step_size = replace(how, acceleration="conjugate", step_size=1.0), None, 1.0
+                    space, pull, step = (space, pull, step) if descending else narrowing.rejoined(step)
                     dynamics, proposal, onward = conjugate_steps_from(space, pull, step), None, descending
-            parted = narrowing.parted(space, pull, step, left, how.tol) if onward and count > FIRST_SWEEPS else None
+            may_part = count > FIRST_SWEEPS and (space.kinked or sweeps is None)
+            parted = narrowing.parted(space, pull, step, left, how.tol) if onward and may_part else None
             if parted and onward:
                 space, pull, step = parted
                 dynamics, proposal = onward(space, pull, step), None
@@ -108,8 +110,9 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
             if space.kinked:  # sweeps settle units on kinks and winners that tie better, if at all
                 if count % PATIENCE == 0:
                     if not left.residual <= max(PROGRESS * best, NEAR):
-                        first = [narrowing.those(space, sweep) for sweep in sweeps[: FIRST_SWEEPS - pull.clamps]]
-                        dynamics, sweeps, onward = conjugate_steps(space, pull, first), None, descending
+                        space, pull, step = narrowing.rejoined(step)
+                        dynamics = conjugate_steps(space, pull, sweeps[: FIRST_SWEEPS - pull.clamps])
+                        sweeps, onward = None, descending
                     best = left.residual
             elif pull.clamps or (count > 1 and not left.residual <= ENOUGH * last):
                 dynamics, sweeps, onward = conjugate_steps(space, pull, sweeps), None, descending
