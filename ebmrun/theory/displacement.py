@@ -82,8 +82,9 @@ class Displacement(Coordinates):
     def down(self, l: int, edge: int, message: Batch, drive: Drive) -> Batch:
         """J^T (m0 + dm) - J0^T m0, where the map has changed its piece; elsewhere J^T dm."""
         affine, piece, before = self.edges[l][edge][1], drive.pieces[edge], self.free.drives[l].pieces[edge]
-        if not (isinstance(affine, MaxPool2d) and piece and before):
+        if piece is None or before is None:
             return affine.adjoint(message)
+        assert isinstance(affine, MaxPool2d), "pieces are those of maxima"
         switched = torch.where(piece.places == before.places, 0, self.free.feedback[l])
         return affine.inner.adjoint(affine.unpooled(message + switched, piece) - affine.unpooled(switched, before))
 
