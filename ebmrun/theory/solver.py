@@ -93,7 +93,8 @@ def relax(space: Coordinates, pull: Pull, how: Relaxation, max_steps: int, unrea
                 proposal = step.moved, step_size
                 if over.slow:
                     how, over, step_size = replace(how, acceleration="conjugate", step_size=1.0), None, 1.0
-                    space, pull, step = (space, pull, step) if descending else narrowing.rejoined(step)
+                    if not descending:
+                        space, pull, step = narrowing.rejoined(step)
                     dynamics, proposal, onward = conjugate_steps_from(space, pull, step), None, descending
             may_part = count > FIRST_SWEEPS and (space.kinked or sweeps is None)
             parted = narrowing.parted(space, pull, step, left, how.tol) if onward and may_part else None
